@@ -1,0 +1,180 @@
+//! Constants handed to the kernel programs before they load.
+//!
+//! They lie in frozen read-only data, so the verifier knows their values and
+//! drops the branches that they rule out.
+
+use core::mem::size_of;
+
+use crate::event::COMM_LEN;
+
+/// An offset that the running kernel's BTF did not have.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$meta:meta])* $field:ident: $path:literal,)+) => {
+        /// Offsets of kernel struct members in bytes, from the running kernel's BTF.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets { $($(#[$meta])* pub $field: u32,)+ }
+
+        impl Offsets {
+            /// Where each field comes from, as `struct.member.member`, in field order.
+            pub const PATHS: &'static [&'static str] = &[$($path,)+];
+
+            /// Nothing found.
+            pub const NONE: Self = Self { $($field: NO_OFFSET,)+ };
+
+            /// Fills the fields from a look-up of their paths.
+            pub fn resolve(mut find: impl FnMut(&'static str) -> Option<u32>) -> Self {
+                Self { $($field: find($path).unwrap_or(NO_OFFSET),)+ }
+            }
+        }
+    };
+}
+
+offsets! {
+    /// VMAs of an address space.
+    mm_map_count: "mm_struct.map_count",
+    /// Pages of all mappings.
+    mm_total_vm: "mm_struct.total_vm",
+    /// Users of an address space; 0 once it is torn down.
+    mm_users: "mm_struct.mm_users",
+    /// The lock of the address space.
+    mm_mmap_lock: "mm_struct.mmap_lock",
+    /// The program.
+    mm_exe_file: "mm_struct.exe_file",
+    /// The task that holds an rwsem, with flags in the low bits.
+    rwsem_owner: "rw_semaphore.owner",
+    /// A task's address space.
+    task_mm: "task_struct.mm",
+    /// A task's process.
+    task_tgid: "task_struct.tgid",
+    /// A task's thread id.
+    task_pid: "task_struct.pid",
+    /// First thread of a task's process.
+    task_group_leader: "task_struct.group_leader",
+    /// Start of a task, ns of the boot clock.
+    task_start_boottime: "task_struct.start_boottime",
+    /// Flags of a task, `PF_EXITING` among them.
+    task_flags: "task_struct.flags",
+    /// Lower end of a task's kernel stack.
+    task_stack: "task_struct.stack",
+    /// Flags of a task, `TS_COMPAT` among them (x86-64).
+    task_thread_status: "task_struct.thread_info.status",
+    /// Open files of a task.
+    task_files: "task_struct.files",
+    /// Table of open files.
+    files_fdt: "files_struct.fdt",
+    /// Array of open files.
+    fdtable_fd: "fdtable.fd",
+    /// Length of that array.
+    fdtable_max_fds: "fdtable.max_fds",
+    /// Inode of an open file.
+    file_inode: "file.f_inode",
+    /// Path of an open file.
+    file_path: "file.f_path",
+    /// Mount of a path.
+    path_mnt: "path.mnt",
+    /// Directory entry of a path.
+    path_dentry: "path.dentry",
+    /// Inode number.
+    inode_ino: "inode.i_ino",
+    /// File system of an inode.
+    inode_sb: "inode.i_sb",
+    /// Life of an inode number.
+    inode_generation: "inode.i_generation",
+    /// Device of a file system.
+    sb_dev: "super_block.s_dev",
+    /// Parent directory.
+    dentry_parent: "dentry.d_parent",
+    /// Name in the parent directory.
+    dentry_name: "dentry.d_name.name",
+    /// The part of a mount that paths point to.
+    mount_mnt: "mount.mnt",
+    /// The mount that a mount sits in.
+    mount_parent: "mount.mnt_parent",
+    /// Where it sits.
+    mount_mountpoint: "mount.mnt_mountpoint",
+    /// Where the names of a mount begin.
+    vfsmount_root: "vfsmount.mnt_root",
+    /// Range of an unmap (6.12 and later).
+    vms_start: "vma_munmap_struct.start",
+    /// End of that range.
+    vms_end: "vma_munmap_struct.end",
+    /// VMAs in that range.
+    vms_vma_count: "vma_munmap_struct.vma_count",
+    /// Pages in that range.
+    vms_nr_pages: "vma_munmap_struct.nr_pages",
+}
+
+/// [`Config::filters`]: only the processes in the map `TGIDS`.
+pub const FILTER_TGIDS: u32 = 1 << 0;
+/// [`Config::filters`]: children of a process in `TGIDS` join it.
+pub const FILTER_FOLLOW: u32 = 1 << 1;
+/// [`Config::filters`]: only [`Config::uid`].
+pub const FILTER_UID: u32 = 1 << 2;
+/// [`Config::filters`]: only [`Config::comm`].
+pub const FILTER_COMM: u32 = 1 << 3;
+/// [`Config::filters`]: only operations of at least [`Config::min_size_bytes`].
+pub const FILTER_MIN_SIZE: u32 = 1 << 4;
+/// [`Config::filters`]: only calls that failed.
+pub const FILTER_FAILED: u32 = 1 << 5;
+
+/// [`Config::settle`]: where sections end when they are downgraded to a read lock.
+/// The unmap core's pages were recorded before the downgrade (6.12 and later).
+pub const DOWNGRADE_KNOWN: u32 = 0;
+/// The unmap core returns with the read lock still held and tells the pages then.
+pub const DOWNGRADE_AT_UNMAP: u32 = 1;
+/// The release of the read lock tells the pages.
+pub const DOWNGRADE_AT_READ_RELEASE: u32 = 2;
+
+/// What the agent decided.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The agent's own process in the root namespace, never reported.
+    pub self_tgid: u32,
+    /// `FILTER_*` bits.
+    pub filters: u32,
+    /// Bit n lets [`Op`](crate::event::Op) n through.
+    pub ops: u32,
+    /// With [`FILTER_UID`].
+    pub uid: u32,
+    /// With [`FILTER_COMM`], NUL padded.
+    pub comm: [u8; COMM_LEN],
+    /// With [`FILTER_MIN_SIZE`].
+    pub min_size_bytes: u64,
+    /// Unread bytes in the ring buffer from which on the reader is woken at once.
+    pub wake_bytes: u64,
+    /// Distance from `task_struct.stack` to the registers that user space entered with.
+    pub user_regs_offset: u32,
+    /// Bit n: the return of the call with [`Call`] number n is hooked.
+    pub calls: u32,
+    /// 1 when no hook sees sections and calls settle at their return.
+    pub settle_at_call: u32,
+    /// A `DOWNGRADE_*` value.
+    pub downgrade: u32,
+}
+
+/// System calls whose return the agent can hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Call {
+    /// mmap(2).
+    Mmap = 0,
+    /// munmap(2).
+    Munmap = 1,
+    /// mprotect(2) and pkey_mprotect(2).
+    Mprotect = 2,
+    /// mremap(2).
+    Mremap = 3,
+    /// brk(2).
+    Brk = 4,
+    /// shmat(2).
+    Shmat = 5,
+    /// shmdt(2).
+    Shmdt = 6,
+}
+
+const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 4 * 4);

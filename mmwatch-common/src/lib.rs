@@ -1,0 +1,32 @@
+//! What crosses from mmwatch's kernel programs to its agent.
+//!
+//! Both sides compile this crate, so a layout is written down once:
+//!
+//! * [`event`]: the records of the ring buffer;
+//! * [`config`]: the constants that the agent finds or decides before loading;
+//! * [`counter`]: the loss ledger, a row per program;
+//! * [`names`]: maps and globals, by the name both sides use;
+//! * [`probe`]: what the probe object answers.
+//!
+//! Everything on the wire is `repr(C)`, made of fixed-width integers, with its
+//! padding spelled out and its size asserted at compile time.
+#![no_std]
+
+pub mod config;
+pub mod counter;
+pub mod event;
+pub mod names;
+pub mod probe;
+
+/// Hands `repr(C)` types without padding or invalid bit patterns to aya.
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($ty:ty),+ $(,)?) => {$(
+        // SAFETY: repr(C), integers only, no implicit padding (asserted beside
+        // the definition), so any bytes are a valid value.
+        unsafe impl aya::Pod for $ty {}
+    )+};
+}
+
+#[cfg(feature = "user")]
+pod!(config::Config, config::Offsets, counter::Ledger, probe::Answer);

@@ -1,0 +1,129 @@
+//! x86-64: registers at the entry from user space, and system call numbers.
+//!
+//! `struct pt_regs` is part of the user ABI (`arch/x86/include/uapi/asm/ptrace.h`),
+//! and so are the numbers (`arch/x86/entry/syscalls/syscall_{64,32}.tbl`).
+
+use core::mem::offset_of;
+
+use aya_ebpf::bindings::pt_regs;
+use mmwatch_common::{config::Call, event::Cause};
+
+use crate::{
+    globals::has,
+    memory::{member, read},
+};
+
+/// `thread_info.status`: the task is in a 32-bit system call (`TS_COMPAT`).
+const TS_COMPAT: u32 = 2;
+/// Marks a number of the x32 ABI (`__X32_SYSCALL_BIT`).
+const X32: i64 = 1 << 30;
+
+/// What brought a task into the kernel.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// System call number; negative for an exception or an interrupt.
+    pub number: i64,
+    /// The number is one of the 32-bit table.
+    pub compat: bool,
+}
+
+/// Number of the call that `task` is in, from its saved registers.
+#[inline(always)]
+pub fn entry(task: u64, regs: u64) -> Option<Entry> {
+    let number: i64 = read(regs, offset_of!(pt_regs, orig_rax))?;
+    let compat = has!(task_thread_status)
+        && member!(task, task_thread_status: u32)? & TS_COMPAT != 0;
+    Some(Entry {
+        number: if number < 0 { number } else { number & !X32 },
+        compat,
+    })
+}
+
+/// Arguments of a system call.
+#[derive(Clone, Copy)]
+pub struct Args(pub [u64; 6]);
+
+/// Arguments of the call that saved `regs`.
+#[inline(always)]
+pub fn args(regs: u64) -> Option<Args> {
+    let regs: pt_regs = read(regs, 0)?;
+    Some(Args([
+        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9,
+    ]))
+}
+
+impl Entry {
+    /// The call whose return is worth waiting for, by its 64-bit number.
+    #[inline(always)]
+    pub fn call(self) -> Option<Call> {
+        if self.compat {
+            // Their returns are not hooked: the wrappers have other names.
+            return None;
+        }
+        match self.number {
+            9 => Some(Call::Mmap),
+            10 | 329 => Some(Call::Mprotect),
+            11 => Some(Call::Munmap),
+            12 => Some(Call::Brk),
+            25 => Some(Call::Mremap),
+            30 => Some(Call::Shmat),
+            67 => Some(Call::Shmdt),
+            _ => None,
+        }
+    }
+
+    /// What the entry means for a change of the address space.
+    #[inline(always)]
+    pub fn cause(self) -> Cause {
+        if self.number < 0 {
+            return Cause::Fault;
+        }
+        if self.compat { self.cause_32() } else { self.cause_64() }
+    }
+
+    #[inline(always)]
+    fn cause_64(self) -> Cause {
+        match self.number {
+            9 => Cause::Mmap,
+            10 | 329 => Cause::Mprotect,
+            11 => Cause::Munmap,
+            12 => Cause::Brk,
+            25 => Cause::Mremap,
+            28 | 440 => Cause::Madvise,
+            30 => Cause::Shmat,
+            56..=58 | 435 => Cause::Fork,
+            59 | 322 => Cause::Exec,
+            60 | 231 => Cause::Exit,
+            67 => Cause::Shmdt,
+            149..=152 | 325 => Cause::Mlock,
+            157 => Cause::Prctl,
+            216 => Cause::RemapFilePages,
+            237 | 450 => Cause::Mbind,
+            462 => Cause::Mseal,
+            _ => Cause::Other,
+        }
+    }
+
+    #[inline(always)]
+    fn cause_32(self) -> Cause {
+        match self.number {
+            1 | 252 => Cause::Exit,
+            2 | 120 | 190 | 435 => Cause::Fork,
+            11 | 358 => Cause::Exec,
+            45 => Cause::Brk,
+            90 | 192 => Cause::Mmap,
+            91 => Cause::Munmap,
+            125 | 380 => Cause::Mprotect,
+            150..=153 | 376 => Cause::Mlock,
+            163 => Cause::Mremap,
+            172 => Cause::Prctl,
+            219 | 440 => Cause::Madvise,
+            257 => Cause::RemapFilePages,
+            274 | 450 => Cause::Mbind,
+            397 => Cause::Shmat,
+            398 => Cause::Shmdt,
+            462 => Cause::Mseal,
+            _ => Cause::Other,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which processes and records are let through.
+
+use mmwatch_common::{
+    config::{
+        FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID,
+    },
+    event::{Base, COMM_LEN, Kind},
+};
+
+use crate::{
+    globals::{CONFIG, config},
+    maps::TGIDS,
+    task::Task,
+};
+
+/// What becomes of a process's doings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// Reported.
+    Wanted,
+    /// Left out by `-p` or `-- CMD`.
+    Unwanted,
+    /// The agent itself: not even counted.
+    Agent,
+}
+
+/// Looks only at what the process is; asked first, so that unwanted processes
+/// cost next to nothing.
+#[inline(always)]
+pub fn process(task: &Task) -> Process {
+    if task.tgid == config!(self_tgid) {
+        return Process::Agent;
+    }
+    if config!(filters) & FILTER_TGIDS != 0 && !is_listed(task.tgid, || task.start_boot_ns()) {
+        return Process::Unwanted;
+    }
+    Process::Wanted
+}
+
+/// Whether an address space's owner is let through.
+#[inline(always)]
+pub fn owner(tgid: u32, start_boot_ns: u64) -> Process {
+    if tgid == config!(self_tgid) {
+        return Process::Agent;
+    }
+    if config!(filters) & FILTER_TGIDS != 0 && !is_listed(tgid, || start_boot_ns) {
+        return Process::Unwanted;
+    }
+    Process::Wanted
+}
+
+/// Whether `TGIDS` has this life of a process id.
+#[inline(always)]
+fn is_listed(tgid: u32, start_boot_ns: impl Fn() -> u64) -> bool {
+    let Some(listed) = TGIDS.get_ptr_mut(tgid) else {
+        return false;
+    };
+    let start = start_boot_ns();
+    // SAFETY: a map value; a 64-bit access is whole. Two threads that meet a 0
+    // here write the same value.
+    unsafe {
+        if listed.read_volatile() == 0 {
+            listed.write_volatile(start);
+        }
+        listed.read_volatile() == start
+    }
+}
+
+/// With `-- CMD`: a child joins its parent.
+#[inline(always)]
+pub fn follow(parent: &Task, child_tgid: u32, child_start_boot_ns: u64) {
+    let wanted = FILTER_TGIDS | FILTER_FOLLOW;
+    if config!(filters) & wanted == wanted && is_listed(parent.tgid, || parent.start_boot_ns()) {
+        // When the table is full the child stays out, and `check` of the
+        // agent's own bound is documented with the option.
+        let _ = TGIDS.insert(child_tgid, child_start_boot_ns, 0);
+    }
+}
+
+/// Looks at a finished record. `size_bytes`: what `--min-size` compares with;
+/// `None` for operations without a size.
+#[inline(always)]
+pub fn record(base: &Base, kind: Kind, size_bytes: Option<u64>) -> bool {
+    if config!(ops) & (1 << kind as u32) == 0 {
+        return false;
+    }
+    let filters = config!(filters);
+    if filters == 0 {
+        return true;
+    }
+    if filters & FILTER_FAILED != 0 && base.errno == 0 {
+        return false;
+    }
+    if filters & FILTER_UID != 0 && base.actor.uid != config!(uid) {
+        return false;
+    }
+    if filters & FILTER_COMM != 0 && !is_comm(&base.actor.comm) {
+        return false;
+    }
+    if filters & FILTER_MIN_SIZE != 0 && size_bytes.is_none_or(|size| size < config!(min_size_bytes))
+    {
+        return false;
+    }
+    true
+}
+
+/// Whether a command name is the one asked for.
+#[inline(always)]
+fn is_comm(comm: &[u8; COMM_LEN]) -> bool {
+    // SAFETY: two whole words each, within 16 bytes; unaligned reads.
+    unsafe {
+        let seen = comm.as_ptr().cast::<u64>();
+        let wanted = (&raw const CONFIG.comm).cast::<u64>();
+        seen.read_unaligned() == wanted.read_volatile()
+            && seen.add(1).read_unaligned() == wanted.add(1).read_volatile()
+    }
+}

@@ -1,0 +1,8 @@
+//! Entry points, by family. Each is thin: it fetches arguments the way its
+//! backend does and calls the body that all backends share.
+
+mod call;
+mod lifecycle;
+mod lock;
+mod map;
+mod unmap;

@@ -1,0 +1,114 @@
+//! The return of a system call that maps or unmaps: the operation is complete,
+//! its result known, and its record leaves.
+
+use aya_ebpf::{
+    macros::{fexit, kretprobe, raw_tracepoint},
+    programs::{FExitContext, RawTracePointContext, RetProbeContext},
+};
+use mmwatch_common::{config::Call, counter::Hook};
+
+use crate::{
+    arch,
+    emit,
+    filter::{self, Process},
+    globals::config,
+    report,
+    section::{self, IDLE, PAGES_PENDING, SETTLED},
+    space::{self, Settled},
+    task::Task,
+};
+
+/// `call` returned `result` to the task whose registers lie at `regs`.
+#[inline(always)]
+fn returned(hook: Hook, task: &Task, call: Call, regs: Option<u64>, result: u64) {
+    match filter::process(task) {
+        Process::Wanted => {}
+        Process::Unwanted => return emit::unwanted(hook),
+        Process::Agent => return,
+    }
+    let Some(args) = regs.and_then(arch::args) else {
+        return;
+    };
+    let mm = task.mm();
+    let section = if config!(settle_at_call) != 0 {
+        settle_now(hook, task, mm)
+    } else {
+        section::get(task.tid)
+    };
+    let section = section
+        .filter(|section| matches!(section.state, SETTLED | PAGES_PENDING) && section.mm == mm);
+    match section {
+        Some(section) => {
+            if section.state == PAGES_PENDING {
+                // No hook met the end of the downgraded section. The lock is
+                // gone, so another thread's change may be in this number; the
+                // next settle point puts the sum right.
+                space::settle_pages(mm, section);
+            }
+            section.state = IDLE;
+            report::returned(hook, task, call, args, result, Some(section));
+        }
+        None => report::returned(hook, task, call, args, result, None),
+    }
+}
+
+/// Where nothing tells of the lock (5.10 with tracepoints alone), calls settle
+/// at their return: exact while one thread at a time changes the address space.
+#[inline(always)]
+fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::Section> {
+    let section = section::get_or_make(task.tid)?;
+    section.begin(mm);
+    match space::settle(task, mm, section, false) {
+        Settled::Done => {}
+        Settled::Full => {
+            if let Some(row) = emit::ledger(hook) {
+                row.spaces_full += 1;
+            }
+        }
+        Settled::Foreign => {
+            section.state = IDLE;
+            return None;
+        }
+    }
+    section.has &= !section::HAS_SETTLED;
+    space::number(mm, section);
+    Some(section)
+}
+
+/// Defines the two entry points of one call: `long __x64_sys_NAME(const struct pt_regs *regs)`.
+macro_rules! call {
+    ($hook:ident, $call:ident, $fexit:ident, $kretprobe:ident) => {
+        #[fexit]
+        fn $fexit(ctx: FExitContext) -> i32 {
+            returned(Hook::$hook, &Task::current(), Call::$call, Some(ctx.arg(0)), ctx.arg(1));
+            0
+        }
+
+        #[kretprobe]
+        fn $kretprobe(ctx: RetProbeContext) -> u32 {
+            let task = Task::current();
+            returned(Hook::$hook, &task, Call::$call, task.user_regs(), ctx.ret());
+            0
+        }
+    };
+}
+
+call!(CallMmap, Mmap, fexit_sys_mmap, kretprobe_sys_mmap);
+call!(CallMunmap, Munmap, fexit_sys_munmap, kretprobe_sys_munmap);
+call!(CallMprotect, Mprotect, fexit_sys_mprotect, kretprobe_sys_mprotect);
+call!(CallPkeyMprotect, Mprotect, fexit_sys_pkey_mprotect, kretprobe_sys_pkey_mprotect);
+call!(CallMremap, Mremap, fexit_sys_mremap, kretprobe_sys_mremap);
+call!(CallBrk, Brk, fexit_sys_brk, kretprobe_sys_brk);
+call!(CallShmat, Shmat, fexit_sys_shmat, kretprobe_sys_shmat);
+call!(CallShmdt, Shmdt, fexit_sys_shmdt, kretprobe_sys_shmdt);
+
+// void sys_exit(struct pt_regs *regs, long ret): every call of every task comes by.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn raw_sys_exit(ctx: RawTracePointContext) -> i32 {
+    let regs: u64 = ctx.arg(0);
+    let task = Task::current();
+    if let Some(call) = arch::entry(task.address, regs).and_then(arch::Entry::call) {
+        returned(Hook::Call, &task, call, Some(regs), ctx.arg(1));
+    }
+    0
+}

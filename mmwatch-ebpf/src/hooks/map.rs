@@ -1,0 +1,81 @@
+//! Detail: `mmap_region` made a mapping.
+//!
+//! `unsigned long mmap_region(struct file *file, unsigned long addr, unsigned long len,
+//! vm_flags_t vm_flags, unsigned long pgoff, struct list_head *uf)`: the same six
+//! arguments and the address or -errno as result on 5.10 to 7.2. It runs under the
+//! write lock and sees the mappings of the loader, of shmat and of drivers too.
+
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use mmwatch_common::counter::Hook;
+
+use crate::{
+    file, report,
+    section::{self, HAS_FILE, HAS_MAP, MapDetail, Section},
+    task::Task,
+};
+
+/// Notes the arguments.
+#[inline(always)]
+fn entered(section: &mut Section, file: u64, addr: u64, len: u64, vm_flags: u64, pgoff: u64) {
+    let map: &mut MapDetail = &mut section.map;
+    map.addr = addr;
+    map.len_bytes = len;
+    map.vm_flags = vm_flags;
+    map.offset_pages = pgoff;
+    map.file = file;
+}
+
+/// Notes the result: the mapping counts only if there is one.
+#[inline(always)]
+fn returned(section: &mut Section, result: u64) {
+    if report::errno(result) != 0 {
+        return;
+    }
+    section.map.addr = result;
+    section.has |= HAS_MAP;
+    let file = section.map.file;
+    if file == 0 {
+        return;
+    }
+    if let Some(id) = file::identity(file) {
+        section.map.file_id = id;
+        section.has |= HAS_FILE;
+        file::announce(Hook::Map, &id, file);
+    }
+}
+
+#[inline(always)]
+fn current_section() -> Option<&'static mut Section> {
+    let task = Task::current();
+    section::open(task.tid, task.mm())
+}
+
+#[fexit]
+fn fexit_mmap_region(ctx: FExitContext) -> i32 {
+    if let Some(section) = current_section() {
+        entered(section, ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3), ctx.arg(4));
+        // The result follows the six arguments.
+        returned(section, ctx.arg(6));
+    }
+    0
+}
+
+#[kprobe]
+fn kprobe_mmap_region(ctx: ProbeContext) -> u32 {
+    if let Some(section) = current_section() {
+        let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
+        entered(section, arg(0), arg(1), arg(2), arg(3), arg(4));
+    }
+    0
+}
+
+#[kretprobe]
+fn kretprobe_mmap_region(ctx: RetProbeContext) -> u32 {
+    if let Some(section) = current_section() {
+        returned(section, ctx.ret());
+    }
+    0
+}

@@ -1,0 +1,153 @@
+//! Detail: the unmap core, which every munmap, replacement, shrink and move
+//! goes through. It has another name on almost every kernel.
+
+use aya_ebpf::{
+    macros::{fentry, fexit, kprobe, kretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+};
+
+use crate::{
+    memory::member,
+    section::{self, HAS_UNMAP_VMAS, PAGES_PENDING, Section},
+    space,
+    task::Task,
+};
+
+#[inline(always)]
+fn current_section() -> Option<(u64, &'static mut Section)> {
+    let task = Task::current();
+    let mm = task.mm();
+    Some((mm, section::open(task.tid, mm)?))
+}
+
+/// The core is about to remove what `vma_munmap_struct` at `vms` lists (6.12 and later).
+#[inline(always)]
+fn completing(vms: u64) {
+    let Some((_, section)) = current_section() else {
+        return;
+    };
+    let (Some(start), Some(end), Some(vmas), Some(pages)) = (
+        member!(vms, vms_start: u64),
+        member!(vms, vms_end: u64),
+        member!(vms, vms_vma_count: u32),
+        member!(vms, vms_nr_pages: u64),
+    ) else {
+        return;
+    };
+    // Every mmap comes by here with nothing to remove.
+    if vmas != 0 {
+        section.note_unmap(start, end, pages);
+        section.unmap.vmas += vmas;
+        section.has |= HAS_UNMAP_VMAS;
+    }
+}
+
+/// The core was entered (before 6.12): remember what was mapped.
+#[inline(always)]
+fn entered(start: u64, end: u64) {
+    if let Some((mm, section)) = current_section()
+        && let Some(pages) = member!(mm, mm_total_vm: u64)
+    {
+        section.unmap.pages_at_enter = pages;
+        if section.unmap.runs == 0 {
+            section.unmap.start = start;
+            section.unmap.end = end;
+        }
+    }
+}
+
+/// The core returned, the lock still held if only for reading: the difference
+/// is what it removed.
+#[inline(always)]
+fn returned() {
+    let Some((mm, section)) = current_section() else {
+        return;
+    };
+    let Some(pages) = member!(mm, mm_total_vm: u64) else {
+        return;
+    };
+    let removed = section.unmap.pages_at_enter.wrapping_sub(pages);
+    if removed != 0 && removed <= section.unmap.pages_at_enter {
+        let (start, end) = (section.unmap.start, section.unmap.end);
+        section.note_unmap(start, end, removed);
+    }
+    if section.state == PAGES_PENDING {
+        space::settle_pages(mm, section);
+    }
+}
+
+// void vms_complete_munmap_vmas(struct vma_munmap_struct *vms, struct ma_state *mas_detach),
+// 6.12 and later
+#[fentry]
+fn fentry_vms_complete_munmap_vmas(ctx: FEntryContext) -> i32 {
+    completing(ctx.arg(0));
+    0
+}
+
+#[kprobe]
+fn kprobe_vms_complete_munmap_vmas(ctx: ProbeContext) -> u32 {
+    if let Some(vms) = ctx.arg(0) {
+        completing(vms);
+    }
+    0
+}
+
+/// A core that takes (_, mm, start, len, …): its range ends after whole pages.
+#[inline(always)]
+fn entered_with_len(start: u64, len: u64) {
+    entered(start, start.wrapping_add(len).wrapping_add(0xfff) & !0xfff);
+}
+
+// int __do_munmap(struct mm_struct *mm, unsigned long start, size_t len,
+//                 struct list_head *uf, bool downgrade), 5.10
+#[fentry]
+fn fentry_do_munmap(ctx: FEntryContext) -> i32 {
+    entered_with_len(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[fexit]
+fn fexit_do_munmap(_: FExitContext) -> i32 {
+    returned();
+    0
+}
+
+#[kprobe]
+fn kprobe_do_munmap(ctx: ProbeContext) -> u32 {
+    if let (Some(start), Some(len)) = (ctx.arg(1), ctx.arg(2)) {
+        entered_with_len(start, len);
+    }
+    0
+}
+
+// int do_mas_munmap(struct ma_state *mas, struct mm_struct *mm, unsigned long start, size_t len,
+//                   struct list_head *uf, bool downgrade), 6.1; do_vmi_munmap, 6.3 to 6.11
+#[fentry]
+fn fentry_do_mas_munmap(ctx: FEntryContext) -> i32 {
+    entered_with_len(ctx.arg(2), ctx.arg(3));
+    0
+}
+
+#[fexit]
+fn fexit_do_mas_munmap(_: FExitContext) -> i32 {
+    returned();
+    0
+}
+
+// int do_mas_align_munmap(struct ma_state *mas, struct vm_area_struct *vma, struct mm_struct *mm,
+//                         unsigned long start, unsigned long end, struct list_head *uf,
+//                         bool downgrade), 6.1; do_vmi_align_munmap, 6.3 to 6.11
+#[kprobe]
+fn kprobe_do_align_munmap(ctx: ProbeContext) -> u32 {
+    if let (Some(start), Some(end)) = (ctx.arg(3), ctx.arg(4)) {
+        entered(start, end);
+    }
+    0
+}
+
+/// For every core before 6.12: what it returns does not matter.
+#[kretprobe]
+fn kretprobe_munmap(_: RetProbeContext) -> u32 {
+    returned();
+    0
+}

@@ -1,0 +1,40 @@
+//! The maps, by the names in `mmwatch_common::names`.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use mmwatch_common::{
+    counter::{Hook, Ledger},
+    event::FileId,
+};
+
+use crate::{section::Section, space::State};
+
+/// Records on their way to the agent. The agent sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// What became of the records, a row per program and CPU.
+#[map]
+pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(Hook::COUNT, 0);
+
+/// Address spaces by the address of their `mm_struct`. Entries come at the
+/// first section, fork or exec and go at `exit_mmap`.
+#[map]
+pub static SPACES: HashMap<u64, State> = HashMap::with_max_entries(1 << 16, 0);
+
+/// The section under way or waiting for its call's return, by thread id.
+/// Least-recently-used, so that neither the end of a thread nor a missed
+/// return leaves anything behind.
+#[map]
+pub static SECTIONS: LruHashMap<u32, Section> = LruHashMap::with_max_entries(1 << 14, 0);
+
+/// Files whose path was sent.
+#[map]
+pub static FILES: LruHashMap<FileId, u8> = LruHashMap::with_max_entries(1 << 14, 0);
+
+/// Processes let through, by their start in ns of the boot clock; 0 where the
+/// agent only knew the number, until the first look.
+#[map]
+pub static TGIDS: HashMap<u32, u64> = HashMap::with_max_entries(1 << 14, 0);

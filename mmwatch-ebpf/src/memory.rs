@@ -1,0 +1,30 @@
+//! Reads of kernel memory.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+/// Reads a `T` at `base + offset`, or nothing where that is no memory.
+#[inline(always)]
+pub fn read<T: Copy>(base: u64, offset: usize) -> Option<T> {
+    // Zeroed although the helper writes it all: verifiers before 6.3 refuse to
+    // read a stack slot that is not written on every path.
+    let mut value = MaybeUninit::<T>::zeroed();
+    let source = base.wrapping_add(offset as u64) as *const _;
+    // SAFETY: the helper checks the source, never faults, and writes the whole
+    // value, with zeroes where it fails.
+    let result =
+        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source) };
+    // SAFETY: written by the helper; only integers and repr(C) structs of
+    // integers are read.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Reads a member of a kernel struct at the offset that the agent found.
+macro_rules! member {
+    ($base:expr, $field:ident: $ty:ty) => {
+        $crate::memory::read::<$ty>($base, $crate::globals::offset!($field))
+    };
+}
+
+pub(crate) use member;

@@ -1,0 +1,192 @@
+//! What a thread learns during one section, until its record leaves.
+//!
+//! Only the thread itself writes its section, so nothing here needs a lock.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use mmwatch_common::event::FileId;
+
+use crate::maps::SECTIONS;
+
+/// Nothing under way.
+pub const IDLE: u32 = 0;
+/// The lock is held for writing; details are being collected.
+pub const OPEN: u32 = 1;
+/// Settled; waits for the return of its call.
+pub const SETTLED: u32 = 2;
+/// Settled as to VMAs at a downgrade; pages still to come, then as [`SETTLED`].
+pub const PAGES_PENDING: u32 = 3;
+
+/// [`Section::has`]: `taken_ns`, `vmas_before` and `pages_before` were read when the lock was taken.
+pub const HAS_BASE: u32 = 1 << 0;
+/// [`Section::has`]: `vmas_delta` and `pages_delta` mean something.
+pub const HAS_DELTA: u32 = 1 << 1;
+/// [`Section::has`]: `map` holds a mapping that was made.
+pub const HAS_MAP: u32 = 1 << 2;
+/// [`Section::has`]: that mapping has a file.
+pub const HAS_FILE: u32 = 1 << 3;
+/// [`Section::has`]: the unmap core told how many VMAs it removed.
+pub const HAS_UNMAP_VMAS: u32 = 1 << 4;
+/// [`Section::has`]: settled under the lock.
+pub const HAS_SETTLED: u32 = 1 << 5;
+
+/// A mapping made by `mmap_region`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MapDetail {
+    pub addr: u64,
+    pub len_bytes: u64,
+    pub vm_flags: u64,
+    pub offset_pages: u64,
+    /// Address of the `struct file`, between entry and return of `mmap_region`.
+    pub file: u64,
+    pub file_id: FileId,
+}
+
+/// What the unmap core did, summed over its runs in this section.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct UnmapDetail {
+    /// Lowest start of the ranges.
+    pub start: u64,
+    /// Highest end of the ranges.
+    pub end: u64,
+    /// Pages that were mapped there.
+    pub pages: u64,
+    /// `total_vm` when the core was entered.
+    pub pages_at_enter: u64,
+    /// VMAs removed, with [`HAS_UNMAP_VMAS`].
+    pub vmas: u32,
+    /// Runs of the core.
+    pub runs: u32,
+}
+
+/// One section of one thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Section {
+    /// Address of the `mm_struct`.
+    pub mm: u64,
+    /// Section number in that address space; 0 when nothing changed.
+    pub number: u64,
+    /// When the lock was taken, ns of the boot clock.
+    pub taken_ns: u64,
+    /// How long it had been held when the section settled.
+    pub held_ns: u64,
+    pub pages_before: u64,
+    pub pages: u64,
+    pub pages_delta: i64,
+    pub vmas_before: u32,
+    pub vmas: u32,
+    pub vmas_delta: i32,
+    pub owner_tgid: u32,
+    /// [`IDLE`], [`OPEN`], [`SETTLED`] or [`PAGES_PENDING`].
+    pub state: u32,
+    /// `HAS_*` bits.
+    pub has: u32,
+    pub unmap: UnmapDetail,
+    pub map: MapDetail,
+}
+
+/// Initial value of a thread's first section. Static, because the value is
+/// too large for the 512 bytes of stack that a program has.
+static IDLE_SECTION: Section = Section {
+    mm: 0,
+    number: 0,
+    taken_ns: 0,
+    held_ns: 0,
+    pages_before: 0,
+    pages: 0,
+    pages_delta: 0,
+    vmas_before: 0,
+    vmas: 0,
+    vmas_delta: 0,
+    owner_tgid: 0,
+    state: IDLE,
+    has: 0,
+    unmap: UnmapDetail { start: 0, end: 0, pages: 0, pages_at_enter: 0, vmas: 0, runs: 0 },
+    map: MapDetail {
+        addr: 0,
+        len_bytes: 0,
+        vm_flags: 0,
+        offset_pages: 0,
+        file: 0,
+        file_id: FileId { inode: 0, dev: 0, generation: 0 },
+    },
+};
+
+/// The thread's section, whatever its state.
+#[inline(always)]
+pub fn get(tid: u32) -> Option<&'static mut Section> {
+    // SAFETY: map values live as long as the program; no other thread writes this one.
+    SECTIONS.get_ptr_mut(tid).map(|section| unsafe { &mut *section })
+}
+
+/// The thread's section while the lock of `mm` is held, or just after its
+/// downgrade; details go there.
+#[inline(always)]
+pub fn open(tid: u32, mm: u64) -> Option<&'static mut Section> {
+    get(tid).filter(|section| {
+        section.mm == mm && (section.state == OPEN || section.state == PAGES_PENDING)
+    })
+}
+
+/// The thread's section, made if this is its first.
+#[inline(always)]
+pub fn get_or_make(tid: u32) -> Option<&'static mut Section> {
+    if let Some(section) = get(tid) {
+        return Some(section);
+    }
+    SECTIONS.insert(tid, &IDLE_SECTION, u64::from(BPF_NOEXIST)).ok()?;
+    get(tid)
+}
+
+impl Section {
+    /// Begins anew for `mm`. Returns whether an earlier section was still
+    /// waiting for its call's return, which then was missed.
+    #[inline(always)]
+    pub fn begin(&mut self, mm: u64) -> bool {
+        let unfinished = self.state == SETTLED || self.state == PAGES_PENDING;
+        self.mm = mm;
+        self.number = 0;
+        self.state = OPEN;
+        self.has = 0;
+        self.unmap.runs = 0;
+        self.unmap.pages = 0;
+        self.unmap.vmas = 0;
+        unfinished
+    }
+
+    /// Whether it is known to have changed anything.
+    #[inline(always)]
+    pub fn changed(&self) -> bool {
+        self.has & HAS_MAP != 0
+            || self.unmap.pages != 0
+            || self.vmas_delta != 0
+            || self.pages_delta != 0
+    }
+
+    /// Whether a bit of `has` is set.
+    #[inline(always)]
+    pub fn has(&self, bit: u32) -> bool {
+        self.has & bit != 0
+    }
+
+    /// Adds a run of the unmap core.
+    #[inline(always)]
+    pub fn note_unmap(&mut self, start: u64, end: u64, pages: u64) {
+        let unmap = &mut self.unmap;
+        if unmap.runs == 0 {
+            unmap.start = start;
+            unmap.end = end;
+        } else {
+            if start < unmap.start {
+                unmap.start = start;
+            }
+            if end > unmap.end {
+                unmap.end = end;
+            }
+        }
+        unmap.pages += pages;
+        unmap.runs += 1;
+    }
+}

@@ -1,0 +1,132 @@
+//! Who is running.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns},
+    },
+};
+use mmwatch_common::event::{Actor, COMM_LEN};
+
+use crate::{
+    arch::{self, Entry},
+    globals::config,
+    memory::{member, read},
+};
+
+/// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
+const PF_EXITING: u32 = 0x4;
+
+/// The task that a program runs for.
+#[derive(Clone, Copy)]
+pub struct Task {
+    /// Address of its `task_struct`.
+    pub address: u64,
+    /// Process id in the root namespace.
+    pub tgid: u32,
+    /// Thread id in the root namespace.
+    pub tid: u32,
+}
+
+impl Task {
+    /// The current task.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let ids = bpf_get_current_pid_tgid();
+        Self {
+            // SAFETY: no arguments, no preconditions.
+            address: unsafe { bpf_get_current_task() },
+            tgid: (ids >> 32) as u32,
+            tid: ids as u32,
+        }
+    }
+
+    /// Address of its `mm_struct`; 0 for a kernel thread and after `exit_mm`.
+    #[inline(always)]
+    pub fn mm(&self) -> u64 {
+        member!(self.address, task_mm: u64).unwrap_or(0)
+    }
+
+    /// Start of its process, ns of the boot clock.
+    #[inline(always)]
+    pub fn start_boot_ns(&self) -> u64 {
+        start_boot_ns(self.address)
+    }
+
+    /// Whether it is on its way out.
+    #[inline(always)]
+    pub fn is_exiting(&self) -> bool {
+        member!(self.address, task_flags: u32).is_some_and(|flags| flags & PF_EXITING != 0)
+    }
+
+    /// Address of the registers with which it entered from user space.
+    #[inline(always)]
+    pub fn user_regs(&self) -> Option<u64> {
+        let distance = config!(user_regs_offset);
+        if distance == 0 {
+            return None;
+        }
+        Some(member!(self.address, task_stack: u64)? + u64::from(distance))
+    }
+
+    /// The call or exception that it is in.
+    #[inline(always)]
+    pub fn entry(&self) -> Option<Entry> {
+        arch::entry(self.address, self.user_regs()?)
+    }
+
+    /// Address of the `struct file` behind a descriptor, or `None`.
+    #[inline(always)]
+    pub fn file(&self, descriptor: u64) -> Option<u64> {
+        let files = member!(self.address, task_files: u64)?;
+        let table = member!(files, files_fdt: u64)?;
+        let descriptor = descriptor as u32;
+        if descriptor >= member!(table, fdtable_max_fds: u32)? {
+            return None;
+        }
+        let array = member!(table, fdtable_fd: u64)?;
+        read::<u64>(array, descriptor as usize * size_of::<u64>()).filter(|file| *file != 0)
+    }
+
+    /// All that a record says of who did it.
+    #[inline(always)]
+    pub fn actor(&self, owner_tgid: u32) -> Actor {
+        Actor {
+            tgid: self.tgid,
+            tid: self.tid,
+            start_boot_ns: self.start_boot_ns(),
+            // SAFETY: no arguments, no preconditions.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            uid: uid(),
+            owner_tgid,
+            comm: comm(),
+        }
+    }
+}
+
+/// Start of any task's process, ns of the boot clock.
+#[inline(always)]
+pub fn start_boot_ns(task: u64) -> u64 {
+    member!(task, task_group_leader: u64)
+        .and_then(|leader| member!(leader, task_start_boottime: u64))
+        .unwrap_or(0)
+}
+
+/// Command name of the current task.
+#[inline(always)]
+pub fn comm() -> [u8; COMM_LEN] {
+    bpf_get_current_comm().unwrap_or([0; COMM_LEN])
+}
+
+/// Real user id of the current task in the root user namespace.
+#[inline(always)]
+pub fn uid() -> u32 {
+    bpf_get_current_uid_gid() as u32
+}
+
+/// Now, ns of the boot clock.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments, no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}

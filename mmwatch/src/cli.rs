@@ -1,0 +1,320 @@
+//! The command line as typed. [`options`](crate::options) makes it into what
+//! the agent does.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+
+use crate::{
+    event::Op,
+    text::{parse_bytes, parse_duration},
+};
+
+/// Shows what the Linux kernel does to address spaces: every VMA made, changed and removed.
+///
+/// Without a command, mmwatch runs `top`, and takes its options.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+    /// Say on stderr what mmwatch itself does (-vv: in detail)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+impl Cli {
+    /// Reads the arguments, the program's name first.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(with_command(args.into_iter().collect()))
+    }
+}
+
+/// Puts `top` where no command is named: before the first option that is not
+/// mmwatch's own. A first word without a dash is left to be a command, so that
+/// a mistyped one is called that.
+fn with_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let verbose = |arg: &OsString| {
+        arg == "--verbose"
+            || arg.to_str().is_some_and(|arg| {
+                arg.strip_prefix('-').is_some_and(|letters| {
+                    !letters.is_empty() && letters.bytes().all(|b| b == b'v')
+                })
+            })
+    };
+    let own = |arg: &OsString| {
+        ["-h", "--help", "-V", "--version"]
+            .iter()
+            .any(|own| arg == own)
+    };
+    let at = args
+        .iter()
+        .skip(1)
+        .position(|arg| !verbose(arg))
+        .map_or(args.len(), |at| at + 1);
+    let named = args
+        .get(at)
+        .is_some_and(|arg| own(arg) || !arg.as_encoded_bytes().starts_with(b"-"));
+    if !named {
+        args.insert(at, "top".into());
+    }
+    args
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mmwatch                                   churn of every process, each second
+  mmwatch trace -p 1234 --op map,unmap      mappings of one process as they happen
+  mmwatch trace -x -o json                  failing calls, one JSON object a line
+  mmwatch stat -- make                      sums over a command and its children
+  mmwatch check                             what this kernel and these privileges allow
+
+Exit codes:
+  0  done (a closed pipe too)
+  1  failed while running
+  2  wrong use
+  3  the kernel or the privileges lack something; the message says what
+  With `-- CMD`: CMD's own code, 128 and the signal's number when a signal ended it,
+  127 when there is no such command, 126 when it cannot be run.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Live churn per process: a table every interval
+    ///
+    /// Rates are per second of the interval, errors are counts. Processes are
+    /// sorted by what they did in the interval; those beyond --rows are summed
+    /// in the row `other`.
+    #[command(after_help = "\
+Examples:
+  mmwatch top -i 5 -d 60          twelve tables, then end
+  mmwatch top -n java --rows 5    the five busiest threads named java
+  mmwatch top -o json             one JSON object per interval")]
+    Top(TopArgs),
+    /// Every operation as it happens
+    ///
+    /// Text has one line per operation, and the loss ledger on stderr at the
+    /// end. JSON (-o json) has one object per line, the ledger last.
+    #[command(after_help = "\
+Examples:
+  mmwatch trace -p 1234 -p 1235                 two processes
+  mmwatch trace --op map --min-size 1M          large mappings only
+  mmwatch trace -u www-data -x                  what fails for a user
+  mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
+  mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
+    Trace(TraceArgs),
+    /// Sums over a time or a command's life
+    ///
+    /// Ends with Ctrl-C, after --duration, or with the command. With a command
+    /// the text goes to stderr, so that it keeps apart from the command's
+    /// output; else, and for -o json, to stdout.
+    #[command(after_help = "\
+Examples:
+  mmwatch stat -d 5            five seconds of the whole machine
+  mmwatch stat -p 1234         one process, until Ctrl-C
+  mmwatch stat -- make -j2     a command and its children")]
+    Stat(StatArgs),
+    /// What this kernel and these privileges allow; attaches nothing
+    ///
+    /// Prints what was found, which hooks would be used, and for each thing
+    /// not chosen why not. Exits with 3 when watching is not possible.
+    Check(CheckArgs),
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Flags that it shares.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Time between two tables: 1, 500ms, 2m
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_duration, help_heading = "Output")]
+    pub interval: Duration,
+    /// Processes shown
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Output")]
+    pub rows: usize,
+    /// Plain tables one after the other, on a terminal too
+    #[arg(long, help_heading = "Output")]
+    pub plain: bool,
+}
+
+/// Flags of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Flags that it shares.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// Flags of `stat`.
+#[derive(Debug, Args)]
+pub struct StatArgs {
+    /// Flags that it shares.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Processes shown
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
+    pub rows: usize,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text)]
+    pub output: OutputArg,
+    /// Hooks to plan for
+    #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto)]
+    pub hooks: HooksArg,
+}
+
+/// Flags of every command that watches.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Only this process (repeatable)
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
+    pub pid: Vec<u32>,
+    /// Only threads of exactly this name (15 bytes at most)
+    #[arg(short = 'n', long, value_name = "NAME", help_heading = "Filters")]
+    pub comm: Option<OsString>,
+    /// Only this real user, by name or number
+    #[arg(short, long, value_name = "USER", help_heading = "Filters")]
+    pub uid: Option<String>,
+    /// Only these operations (repeatable, or a list with commas)
+    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = op_parser(), help_heading = "Filters")]
+    pub op: Vec<Op>,
+    /// Only operations on at least this many bytes: 4096, 4k, 1M
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Filters")]
+    pub min_size: Option<u64>,
+    /// Only calls that failed
+    #[arg(short = 'x', long, help_heading = "Filters")]
+    pub failed: bool,
+    /// End after this time: 5, 5s, 500ms, 2m, 1h
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
+    pub output: OutputArg,
+    /// How to hook the kernel; `mmwatch check` says what each can see here
+    #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto, help_heading = "Kernel")]
+    pub hooks: HooksArg,
+    /// Size of the ring buffer, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_bytes, help_heading = "Kernel")]
+    pub buffer: u64,
+    /// Run this command and watch it and its children, from its exec to its end
+    #[arg(last = true, value_name = "CMD")]
+    pub cmd: Vec<OsString>,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// For people
+    Text,
+    /// One JSON object a line; docs/events.md is the reference
+    Json,
+}
+
+/// How to hook the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HooksArg {
+    /// The best that works
+    Auto,
+    /// Function entries and exits by BPF trampoline
+    Fentry,
+    /// Function entries and exits by breakpoint or ftrace
+    Kprobe,
+    /// Raw tracepoints of mmap_lock and of system calls
+    Tracepoint,
+}
+
+fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
+    PossibleValuesParser::new(Op::ALL.iter().map(|op| op.name())).try_map(|name| {
+        Op::ALL
+            .iter()
+            .copied()
+            .find(|op| op.name() == name)
+            .ok_or("not an operation")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn read(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::read(["mmwatch"].iter().chain(args).map(OsString::from))
+    }
+
+    #[test]
+    fn top_is_what_no_command_means() {
+        for (typed, meant) in [
+            (&[][..], &["top"][..]),
+            (&["-v"], &["-v", "top"]),
+            (&["-p", "1"], &["top", "-p", "1"]),
+            (&["-vv", "-p", "1", "-v"], &["-vv", "top", "-p", "1", "-v"]),
+            (&["--", "trace"], &["top", "--", "trace"]),
+            (&["-v", "trace"], &["-v", "trace"]),
+            (&["mistyped"], &["mistyped"]),
+            (&["-V"], &["-V"]),
+            (&["--help"], &["--help"]),
+        ] {
+            let args = |words: &[&str]| -> Vec<OsString> {
+                ["mmwatch"]
+                    .iter()
+                    .chain(words)
+                    .map(OsString::from)
+                    .collect()
+            };
+            assert_eq!(with_command(args(typed)), args(meant));
+        }
+        // Options of `top` are not options of another command's.
+        assert!(read(&["-i", "2", "trace"]).is_err());
+    }
+
+    #[test]
+    fn options_are_read() {
+        let Ok(Cli {
+            command: CliCommand::Top(top),
+            ..
+        }) = read(&["-p", "1", "-i", "2"])
+        else {
+            panic!("not top");
+        };
+        assert_eq!(top.watch.pid, [1]);
+        assert_eq!(top.interval, Duration::from_secs(2));
+
+        let cli = read(&[
+            "trace",
+            "--op",
+            "map,unmap",
+            "--op",
+            "brk",
+            "-vv",
+            "--",
+            "make",
+            "-j2",
+        ]);
+        let Ok(Cli {
+            command: CliCommand::Trace(trace),
+            verbose,
+        }) = cli
+        else {
+            panic!("not trace");
+        };
+        assert_eq!(trace.watch.op, [Op::Map, Op::Unmap, Op::Brk]);
+        assert_eq!(trace.watch.cmd, ["make", "-j2"]);
+        assert_eq!(verbose, 2);
+    }
+}

@@ -1,0 +1,568 @@
+//! Which programs to attach where, decided from facts alone.
+//!
+//! A plan fills a few roles: the lock (settle points), mappings, unmaps, the
+//! returns of calls, forks, execs and exits. A role has alternatives, best
+//! first; the first that the facts allow is taken, and for each that was passed
+//! over the plan says why.
+
+use std::fmt;
+
+use mmwatch_common::{
+    config::{Call, DOWNGRADE_AT_READ_RELEASE, DOWNGRADE_AT_UNMAP, DOWNGRADE_KNOWN},
+    counter::Hook,
+};
+use serde::Serialize;
+
+use super::facts::Facts;
+
+/// How the kernel is hooked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// BPF trampolines at function entry and exit.
+    Fentry,
+    /// Breakpoints or ftrace at function entry and return.
+    Kprobe,
+    /// Raw tracepoints.
+    Tracepoint,
+}
+
+/// What `--hooks` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// The best that works.
+    Auto,
+    /// This one or none.
+    Only(Backend),
+}
+
+impl Backend {
+    /// Best first.
+    pub const ALL: [Self; 3] = [Self::Fentry, Self::Kprobe, Self::Tracepoint];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "target", rename_all = "snake_case")]
+pub enum Attach {
+    /// Entry of a kernel function, by trampoline.
+    Fentry(&'static str),
+    /// Return of a kernel function, by trampoline.
+    Fexit(&'static str),
+    /// Entry of a kernel function, by kprobe.
+    Kprobe(&'static str),
+    /// Return of a kernel function, by kretprobe.
+    Kretprobe(&'static str),
+    /// A tracepoint, raw.
+    RawTracepoint(&'static str),
+}
+
+impl Attach {
+    /// The function or tracepoint.
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::Fentry(target)
+            | Self::Fexit(target)
+            | Self::Kprobe(target)
+            | Self::Kretprobe(target)
+            | Self::RawTracepoint(target) => target,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Fentry(_) => "fentry",
+            Self::Fexit(_) => "fexit",
+            Self::Kprobe(_) => "kprobe",
+            Self::Kretprobe(_) => "kretprobe",
+            Self::RawTracepoint(_) => "raw_tracepoint",
+        }
+    }
+}
+
+/// One program and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Program {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Its place.
+    #[serde(flatten)]
+    pub attach: Attach,
+    /// Its row in the ledger.
+    #[serde(skip)]
+    pub hook: Hook,
+}
+
+/// Something that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// What.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What is attached, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// How.
+    pub backend: Backend,
+    /// The programs.
+    pub programs: Vec<Program>,
+    /// Better ways that this kernel does not allow.
+    pub skipped: Vec<Skipped>,
+    /// What cannot be seen this way.
+    pub limits: Vec<&'static str>,
+    /// Bit n: the return of the call with number n of
+    /// [`Call`] is hooked.
+    #[serde(skip)]
+    pub calls: u32,
+    /// Whether calls settle at their return, for want of lock events.
+    #[serde(skip)]
+    pub settle_at_call: bool,
+    /// A `DOWNGRADE_*` value of `mmwatch_common::config`.
+    #[serde(skip)]
+    pub downgrade: u32,
+}
+
+/// No plan: what is missing, and how to get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Members without which nothing can be counted.
+const ESSENTIAL_OFFSETS: &[&str] = &[
+    "mm_struct.map_count",
+    "mm_struct.total_vm",
+    "mm_struct.mm_users",
+    "task_struct.mm",
+    "task_struct.tgid",
+    "task_struct.pid",
+    "task_struct.group_leader",
+    "task_struct.start_boottime",
+    "task_struct.stack",
+];
+
+/// Decides.
+pub fn plan(facts: &Facts, hooks: Hooks) -> Result<Plan, Refusal> {
+    let wanted: &[Backend] = match &hooks {
+        Hooks::Auto => &Backend::ALL,
+        Hooks::Only(backend) => std::slice::from_ref(backend),
+    };
+    basics(facts)?;
+    let mut skipped = Vec::new();
+    for backend in wanted {
+        match Planner::new(facts, *backend).plan() {
+            Ok(mut plan) => {
+                skipped.append(&mut plan.skipped);
+                plan.skipped = skipped;
+                return Ok(plan);
+            }
+            Err(why) => skipped.push(Skipped { what: backend.name().to_owned(), why }),
+        }
+    }
+    let reasons: Vec<_> =
+        skipped.iter().map(|skipped| format!("{}: {}", skipped.what, skipped.why)).collect();
+    let next = match hooks {
+        Hooks::Auto => "mmwatch needs one of them; run it as root on the host, outside of any container that hides the kernel",
+        Hooks::Only(_) => "use --hooks auto to take the best that works",
+    };
+    Err(Refusal(format!("this kernel cannot be hooked ({}); {next}", reasons.join("; "))))
+}
+
+/// What every backend needs.
+fn basics(facts: &Facts) -> Result<(), Refusal> {
+    if facts.machine != "x86_64" {
+        return Err(Refusal(format!(
+            "mmwatch knows the registers of x86_64 only, and this is {}; run it on an x86_64 host",
+            facts.machine
+        )));
+    }
+    if let Some(reason) = facts.raw_tracepoint.reason() {
+        let next = if facts.euid == 0 {
+            "give the container or service CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8)"
+        } else {
+            "run mmwatch as root, or give it CAP_BPF and CAP_PERFMON"
+        };
+        return Err(Refusal(format!("the kernel refuses BPF programs ({reason}); {next}")));
+    }
+    if let Some(error) = &facts.btf_error {
+        return Err(Refusal(format!(
+            "the kernel's BTF cannot be read ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs"
+        )));
+    }
+    let missing: Vec<_> = ESSENTIAL_OFFSETS
+        .iter()
+        .copied()
+        .filter(|path| !facts.offsets.contains_key(*path))
+        .collect();
+    if !missing.is_empty() {
+        return Err(Refusal(format!(
+            "the kernel's BTF has no {}; this kernel is not supported yet, please report it with the output of `mmwatch check -o json`",
+            missing.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// System calls whose return is hooked: wrapper function, fexit program,
+/// kretprobe program.
+const CALLS: &[(Call, Hook, &str, &str, &str)] = &[
+    (Call::Mmap, Hook::CallMmap, "__x64_sys_mmap", "fexit_sys_mmap", "kretprobe_sys_mmap"),
+    (Call::Munmap, Hook::CallMunmap, "__x64_sys_munmap", "fexit_sys_munmap", "kretprobe_sys_munmap"),
+    (Call::Mprotect, Hook::CallMprotect, "__x64_sys_mprotect", "fexit_sys_mprotect", "kretprobe_sys_mprotect"),
+    (Call::Mprotect, Hook::CallPkeyMprotect, "__x64_sys_pkey_mprotect", "fexit_sys_pkey_mprotect", "kretprobe_sys_pkey_mprotect"),
+    (Call::Mremap, Hook::CallMremap, "__x64_sys_mremap", "fexit_sys_mremap", "kretprobe_sys_mremap"),
+    (Call::Brk, Hook::CallBrk, "__x64_sys_brk", "fexit_sys_brk", "kretprobe_sys_brk"),
+    (Call::Shmat, Hook::CallShmat, "__x64_sys_shmat", "fexit_sys_shmat", "kretprobe_sys_shmat"),
+    (Call::Shmdt, Hook::CallShmdt, "__x64_sys_shmdt", "fexit_sys_shmdt", "kretprobe_sys_shmdt"),
+];
+
+/// Bits of all calls: one program sees them all.
+const ALL_CALLS: u32 = (1 << (Call::Shmdt as u32 + 1)) - 1;
+
+const fn program(name: &'static str, attach: Attach, hook: Hook) -> Program {
+    Program { name, attach, hook }
+}
+
+/// The lock's own tracepoints: 2 arguments on release since 6.14, 3 before.
+const LOCK_TRACEPOINTS: &[Program] = &[
+    program("raw_lock_acquired", Attach::RawTracepoint("mmap_lock_acquire_returned"), Hook::LockTaken),
+    program("raw_lock_released", Attach::RawTracepoint("mmap_lock_released"), Hook::LockReleased),
+];
+const LOCK_TRACEPOINTS_MEMCG: &[Program] = &[
+    program("raw_lock_acquired_memcg", Attach::RawTracepoint("mmap_lock_acquire_returned"), Hook::LockTaken),
+    program("raw_lock_released_memcg", Attach::RawTracepoint("mmap_lock_released"), Hook::LockReleased),
+];
+const LOCK_FENTRY: &[Program] = &[
+    program("fexit_down_write_killable", Attach::Fexit("down_write_killable"), Hook::LockTaken),
+    program("fentry_up_write", Attach::Fentry("up_write"), Hook::LockReleased),
+    program("fentry_downgrade_write", Attach::Fentry("downgrade_write"), Hook::LockDowngraded),
+];
+const LOCK_KPROBE: &[Program] = &[
+    program("kretprobe_down_write_killable", Attach::Kretprobe("down_write_killable"), Hook::LockTaken),
+    program("kprobe_up_write", Attach::Kprobe("up_write"), Hook::LockReleased),
+    program("kprobe_downgrade_write", Attach::Kprobe("downgrade_write"), Hook::LockDowngraded),
+];
+
+const MAP_FENTRY: &[Program] =
+    &[program("fexit_mmap_region", Attach::Fexit("mmap_region"), Hook::Map)];
+const MAP_KPROBE: &[Program] = &[
+    program("kprobe_mmap_region", Attach::Kprobe("mmap_region"), Hook::MapEnter),
+    program("kretprobe_mmap_region", Attach::Kretprobe("mmap_region"), Hook::Map),
+];
+
+/// Ways to see the unmap core, and what they mean for downgraded sections.
+const UNMAP_FENTRY: &[(&[Program], u32)] = &[
+    (
+        &[program("fentry_vms_complete_munmap_vmas", Attach::Fentry("vms_complete_munmap_vmas"), Hook::Unmap)],
+        DOWNGRADE_KNOWN,
+    ),
+    (
+        &[
+            program("fentry_do_munmap", Attach::Fentry("__do_munmap"), Hook::UnmapEnter),
+            program("fexit_do_munmap", Attach::Fexit("__do_munmap"), Hook::Unmap),
+        ],
+        DOWNGRADE_AT_UNMAP,
+    ),
+    // Has seven parameters, one more than trampolines took then, and is the
+    // only one that brk shares: kprobes, where they can be had.
+    (UNMAP_ALIGN_MAS, DOWNGRADE_AT_UNMAP),
+    (
+        &[
+            program("fentry_do_mas_munmap", Attach::Fentry("do_mas_munmap"), Hook::UnmapEnter),
+            program("fexit_do_mas_munmap", Attach::Fexit("do_mas_munmap"), Hook::Unmap),
+        ],
+        DOWNGRADE_AT_UNMAP,
+    ),
+    (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
+    (
+        &[
+            program("fentry_do_mas_munmap", Attach::Fentry("do_vmi_munmap"), Hook::UnmapEnter),
+            program("fexit_do_mas_munmap", Attach::Fexit("do_vmi_munmap"), Hook::Unmap),
+        ],
+        DOWNGRADE_AT_UNMAP,
+    ),
+];
+const UNMAP_KPROBE: &[(&[Program], u32)] = &[
+    (
+        &[program("kprobe_vms_complete_munmap_vmas", Attach::Kprobe("vms_complete_munmap_vmas"), Hook::Unmap)],
+        DOWNGRADE_KNOWN,
+    ),
+    (
+        &[
+            program("kprobe_do_munmap", Attach::Kprobe("__do_munmap"), Hook::UnmapEnter),
+            program("kretprobe_munmap", Attach::Kretprobe("__do_munmap"), Hook::Unmap),
+        ],
+        DOWNGRADE_AT_UNMAP,
+    ),
+    (UNMAP_ALIGN_MAS, DOWNGRADE_AT_UNMAP),
+    (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
+];
+const UNMAP_ALIGN_MAS: &[Program] = &[
+    program("kprobe_do_align_munmap", Attach::Kprobe("do_mas_align_munmap"), Hook::UnmapEnter),
+    program("kretprobe_munmap", Attach::Kretprobe("do_mas_align_munmap"), Hook::Unmap),
+];
+const UNMAP_ALIGN_VMI: &[Program] = &[
+    program("kprobe_do_align_munmap", Attach::Kprobe("do_vmi_align_munmap"), Hook::UnmapEnter),
+    program("kretprobe_munmap", Attach::Kretprobe("do_vmi_align_munmap"), Hook::Unmap),
+];
+
+const FORK: Program =
+    program("raw_sched_process_fork", Attach::RawTracepoint("sched_process_fork"), Hook::Fork);
+const EXEC: Program =
+    program("raw_sched_process_exec", Attach::RawTracepoint("sched_process_exec"), Hook::Exec);
+const EXIT: &[Program] = &[
+    program("raw_exit_mmap", Attach::RawTracepoint("exit_mmap"), Hook::Exit),
+    program("fentry_exit_mmap", Attach::Fentry("exit_mmap"), Hook::Exit),
+    program("kprobe_exit_mmap", Attach::Kprobe("exit_mmap"), Hook::Exit),
+];
+
+const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file";
+const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
+const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one";
+const NO_EXIT: &str = "the end of an address space is not seen";
+const NO_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
+const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
+
+/// Plans for one backend.
+struct Planner<'a> {
+    facts: &'a Facts,
+    backend: Backend,
+    programs: Vec<Program>,
+    skipped: Vec<Skipped>,
+    limits: Vec<&'static str>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(facts: &'a Facts, backend: Backend) -> Self {
+        Self { facts, backend, programs: Vec::new(), skipped: Vec::new(), limits: Vec::new() }
+    }
+
+    fn plan(mut self) -> Result<Plan, String> {
+        match self.backend {
+            Backend::Fentry => self.works(self.facts.fentry.reason())?,
+            Backend::Kprobe => self.works(self.facts.kprobe.reason())?,
+            Backend::Tracepoint => {}
+        }
+        // Lifecycle first: an address space seen from its birth needs no baseline.
+        self.essential(FORK)?;
+        self.essential(EXEC)?;
+        self.exit();
+        self.map();
+        let unmap = self.unmap();
+        let calls = self.calls()?;
+        // The lock last: sections wait for returns, which are hooked by now.
+        let (settle_at_call, lock_tells_reads) = self.lock()?;
+        let downgrade = match unmap {
+            // Its pages at the downgrade are told only where reads are seen too.
+            None if lock_tells_reads => DOWNGRADE_AT_READ_RELEASE,
+            None => DOWNGRADE_AT_UNMAP,
+            Some(downgrade) => downgrade,
+        };
+        self.limits.push(NO_CALLS);
+        Ok(Plan {
+            backend: self.backend,
+            programs: self.programs,
+            skipped: self.skipped,
+            limits: self.limits,
+            calls,
+            settle_at_call,
+            downgrade,
+        })
+    }
+
+    fn works(&self, reason: Option<&str>) -> Result<(), String> {
+        reason.map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
+
+    /// Why a program cannot be attached, if so.
+    fn obstacle(&self, program: &Program) -> Option<String> {
+        let facts = self.facts;
+        if let Some(reason) = facts.refused.get(program.name) {
+            return Some(format!("the kernel refused {}: {reason}", program.name));
+        }
+        let (answer, known, what) = match program.attach {
+            Attach::Fentry(_) | Attach::Fexit(_) => (&facts.fentry, &facts.functions, "function"),
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
+                (&facts.kprobe, &facts.functions, "function")
+            }
+            Attach::RawTracepoint(_) => (&facts.raw_tracepoint, &facts.tracepoints, "tracepoint"),
+        };
+        let target = program.attach.target();
+        if let Some(reason) = answer.reason() {
+            return Some(reason.to_owned());
+        }
+        (!known.contains_key(target)).then(|| format!("this kernel has no {what} {target}"))
+    }
+
+    /// Takes all of `programs`, or says why not.
+    fn take(&mut self, programs: &[Program]) -> Result<(), String> {
+        if let Some(why) = programs.iter().find_map(|program| self.obstacle(program)) {
+            return Err(why);
+        }
+        self.programs.extend_from_slice(programs);
+        Ok(())
+    }
+
+    fn skip(&mut self, programs: &[Program], why: String) {
+        let what = programs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        self.skipped.push(Skipped { what, why });
+    }
+
+    fn essential(&mut self, program: Program) -> Result<(), String> {
+        self.take(&[program])
+    }
+
+    fn exit(&mut self) {
+        for program in EXIT {
+            let fits = match (program.attach, self.backend) {
+                (Attach::RawTracepoint(_), _) => true,
+                (Attach::Fentry(_), backend) => backend == Backend::Fentry,
+                (_, backend) => backend == Backend::Kprobe,
+            };
+            if !fits {
+                continue;
+            }
+            match self.take(&[*program]) {
+                Ok(()) => return,
+                Err(why) => self.skip(&[*program], why),
+            }
+        }
+        self.limits.push(NO_EXIT);
+    }
+
+    fn map(&mut self) {
+        let programs = match self.backend {
+            Backend::Fentry => MAP_FENTRY,
+            Backend::Kprobe => MAP_KPROBE,
+            Backend::Tracepoint => return self.limits.push(NO_MAP_DETAIL),
+        };
+        if let Err(why) = self.take(programs) {
+            self.skip(programs, why);
+            self.limits.push(NO_MAP_DETAIL);
+        }
+    }
+
+    /// Returns what the choice means for downgraded sections, if there is one.
+    fn unmap(&mut self) -> Option<u32> {
+        let alternatives = match self.backend {
+            Backend::Fentry => UNMAP_FENTRY,
+            Backend::Kprobe => UNMAP_KPROBE,
+            Backend::Tracepoint => &[],
+        };
+        for (programs, downgrade) in alternatives {
+            match self.take(programs) {
+                Ok(()) => {
+                    let target = programs.first().map(|program| program.attach.target());
+                    if target != Some("vms_complete_munmap_vmas") {
+                        self.limits.push(NO_UNMAP_DETAIL);
+                    }
+                    if target == Some("do_mas_munmap") {
+                        self.limits.push(UNMAP_WITHOUT_BRK);
+                    }
+                    return Some(*downgrade);
+                }
+                Err(why) => self.skip(programs, why),
+            }
+        }
+        self.limits.push(NO_UNMAP_DETAIL);
+        None
+    }
+
+    /// Returns the bits of the calls whose return is hooked.
+    fn calls(&mut self) -> Result<u32, String> {
+        if self.backend == Backend::Tracepoint {
+            let attach = Attach::RawTracepoint("sys_exit");
+            self.essential(program("raw_sys_exit", attach, Hook::Call))?;
+            return Ok(ALL_CALLS);
+        }
+        let mut calls = 0;
+        for (call, hook, function, fexit, kretprobe) in CALLS {
+            let program = match self.backend {
+                Backend::Fentry => program(fexit, Attach::Fexit(function), *hook),
+                _ => program(kretprobe, Attach::Kretprobe(function), *hook),
+            };
+            match self.take(&[program]) {
+                Ok(()) => calls |= 1 << *call as u32,
+                Err(why) => self.skip(&[program], why),
+            }
+        }
+        Ok(calls)
+    }
+
+    /// Returns whether calls must settle at their return, and whether the end
+    /// of read locks is seen.
+    fn lock(&mut self) -> Result<(bool, bool), String> {
+        // 2-argument events cost a few hundred instructions. With 3 arguments
+        // the kernel builds a cgroup path for every one, and up to 6.3 every
+        // page fault has one, so they are the last resort.
+        match self.facts.tracepoints.get("mmap_lock_released") {
+            Some(2) => match self.take(LOCK_TRACEPOINTS) {
+                Ok(()) => return Ok((false, true)),
+                Err(why) => self.skip(LOCK_TRACEPOINTS, why),
+            },
+            Some(args) if self.backend != Backend::Tracepoint => {
+                let why = format!("they have {args} arguments here and cost every page fault");
+                self.skip(LOCK_TRACEPOINTS_MEMCG, why);
+            }
+            Some(_) => {}
+            None => self.skip(LOCK_TRACEPOINTS, "this kernel has no mmap_lock tracepoints".into()),
+        }
+        match self.backend {
+            Backend::Fentry => self.take(LOCK_FENTRY).map(|()| (false, false)),
+            Backend::Kprobe => self.take(LOCK_KPROBE).map(|()| (false, false)),
+            Backend::Tracepoint => {
+                if self.facts.tracepoints.get("mmap_lock_released") == Some(&3) {
+                    match self.take(LOCK_TRACEPOINTS_MEMCG) {
+                        Ok(()) => return Ok((false, true)),
+                        Err(why) => self.skip(LOCK_TRACEPOINTS_MEMCG, why),
+                    }
+                }
+                self.limits.push(NO_LOCK);
+                Ok((true, false))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.attach.kind(), self.attach.target())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "backend              {}", self.backend.name())?;
+        writeln!(f, "programs")?;
+        for program in &self.programs {
+            writeln!(f, "  {program}")?;
+        }
+        if !self.skipped.is_empty() {
+            writeln!(f, "not chosen")?;
+        }
+        for Skipped { what, why } in &self.skipped {
+            writeln!(f, "  {what}: {why}")?;
+        }
+        writeln!(f, "limits")?;
+        for limit in &self.limits {
+            writeln!(f, "  {limit}")?;
+        }
+        Ok(())
+    }
+}

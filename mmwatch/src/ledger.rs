@@ -1,0 +1,436 @@
+//! The loss ledger: what became of every record, from the kernel to the sinks.
+
+use std::fmt;
+
+use mmwatch_common::counter::{self, Hook};
+use serde::Serialize;
+
+use crate::source::{HookCounters, KernelCounters};
+
+/// What user space counted. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Records that named an operation.
+    pub events: u64,
+    /// Records that named a file.
+    pub paths: u64,
+    /// Records that were none.
+    pub undecodable: u64,
+}
+
+impl Received {
+    /// Records of all sorts.
+    pub const fn records(&self) -> u64 {
+        self.events + self.paths + self.undecodable
+    }
+}
+
+/// What one sink counted. `received events = delivered + dropped`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SinkCounters {
+    /// The sink: `text`, `json`, or `sums` for what is only summed.
+    pub sink: &'static str,
+    /// Events that it passed on.
+    pub delivered: u64,
+    /// Events that it could not pass on.
+    pub dropped: u64,
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// The kernel's side.
+    pub kernel: KernelCounters,
+    /// What came out of the ring buffer.
+    pub received: Received,
+    /// What became of it.
+    pub sinks: Vec<SinkCounters>,
+    /// Whether the programs had stopped and the ring buffer was read to its
+    /// end. Before that, the counters are those of slightly different moments.
+    pub closed: bool,
+}
+
+/// One sum of the ledger: `total` should be what `parts` add up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Equation {
+    /// In words.
+    pub name: String,
+    /// The left side.
+    pub total: u64,
+    /// The right side's sum.
+    pub parts: u64,
+}
+
+impl Equation {
+    /// Whether both sides are the same.
+    pub const fn holds(&self) -> bool {
+        self.total == self.parts
+    }
+}
+
+impl Ledger {
+    /// The kernel's rows added up.
+    pub fn kernel_sum(&self) -> counter::Ledger {
+        self.kernel
+            .hooks
+            .iter()
+            .fold(counter::Ledger::default(), |sum, hook| {
+                let row = hook.ledger;
+                counter::Ledger {
+                    fired: sum.fired + row.fired,
+                    filtered: sum.filtered + row.filtered,
+                    submitted: sum.submitted + row.submitted,
+                    ring_full: sum.ring_full + row.ring_full,
+                    paths_submitted: sum.paths_submitted + row.paths_submitted,
+                    paths_ring_full: sum.paths_ring_full + row.paths_ring_full,
+                    scratch_full: sum.scratch_full + row.scratch_full,
+                    spaces_full: sum.spaces_full + row.spaces_full,
+                    unfinished: sum.unfinished + row.unfinished,
+                }
+            })
+    }
+
+    /// Runs of programs that the kernel skipped, over the programs of which it says so.
+    pub fn missed(&self) -> Option<u64> {
+        let mut known = self.kernel.hooks.iter().filter_map(|hook| hook.missed);
+        let first = known.next()?;
+        Some(known.fold(first, |sum, missed| sum + missed))
+    }
+
+    /// Records, paths among them, that are still in the ring buffer: none once
+    /// it was read to its end, else what the two sides' counters say.
+    pub fn unread(&self) -> u64 {
+        if self.closed && self.kernel.unread_bytes == 0 {
+            return 0;
+        }
+        let sum = self.kernel_sum();
+        (sum.submitted + sum.paths_submitted).saturating_sub(self.received.records())
+    }
+
+    /// Events that fired, were wanted, and did not reach a sink's reader. `missed`
+    /// runs are not among them: what they would have found is not known.
+    pub fn lost(&self) -> u64 {
+        let dropped: u64 = self.sinks.iter().map(|sink| sink.dropped).sum();
+        self.kernel_sum().ring_full + self.received.undecodable + dropped
+    }
+
+    /// Whether every sum holds; `None` before the ledger is closed.
+    pub fn is_balanced(&self) -> Option<bool> {
+        self.closed
+            .then(|| self.balance().iter().all(Equation::holds))
+    }
+
+    /// Every sum that must hold in a closed ledger.
+    pub fn balance(&self) -> Vec<Equation> {
+        let mut equations: Vec<_> = self
+            .kernel
+            .hooks
+            .iter()
+            .map(
+                |HookCounters {
+                     hook,
+                     program,
+                     ledger,
+                     ..
+                 }| Equation {
+                    name: format!(
+                        "{} ({program}): fired = filtered + submitted + ring full",
+                        hook_name(*hook)
+                    ),
+                    total: ledger.fired,
+                    parts: ledger.filtered + ledger.submitted + ledger.ring_full,
+                },
+            )
+            .collect();
+        let sum = self.kernel_sum();
+        equations.push(Equation {
+            name: "submitted + paths = received + still in ring".into(),
+            total: sum.submitted + sum.paths_submitted,
+            parts: self.received.records() + self.unread(),
+        });
+        equations.extend(self.sinks.iter().map(|sink| Equation {
+            name: format!("{}: received = delivered + dropped", sink.sink),
+            total: self.received.events,
+            parts: sink.delivered + sink.dropped,
+        }));
+        equations
+    }
+
+    /// The form of JSON output.
+    pub fn to_json(&self) -> LedgerJson<'_> {
+        let sum = self.kernel_sum();
+        LedgerJson {
+            fired: sum.fired,
+            filtered: sum.filtered,
+            submitted: sum.submitted,
+            ring_full: sum.ring_full,
+            missed: self.missed(),
+            paths_submitted: sum.paths_submitted,
+            paths_ring_full: sum.paths_ring_full,
+            scratch_full: sum.scratch_full,
+            spaces_full: sum.spaces_full,
+            unfinished: sum.unfinished,
+            received: self.received.events,
+            paths_received: self.received.paths,
+            undecodable: self.received.undecodable,
+            unread: self.unread(),
+            lost: self.lost(),
+            balanced: self.is_balanced(),
+            sinks: &self.sinks,
+            hooks: self
+                .kernel
+                .hooks
+                .iter()
+                .map(
+                    |HookCounters {
+                         hook,
+                         program,
+                         ledger,
+                         missed,
+                     }| HookJson {
+                        hook: hook_name(*hook),
+                        program,
+                        fired: ledger.fired,
+                        filtered: ledger.filtered,
+                        submitted: ledger.submitted,
+                        ring_full: ledger.ring_full,
+                        missed: *missed,
+                    },
+                )
+                .collect(),
+        }
+    }
+}
+
+/// The last lines of every text output.
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = self.kernel_sum();
+        write!(
+            f,
+            "ledger: {} fired = {} filtered + {} submitted + {} ring full; ",
+            sum.fired, sum.filtered, sum.submitted, sum.ring_full
+        )?;
+        match self.missed() {
+            Some(missed) => writeln!(f, "{missed} missed")?,
+            None => writeln!(f, "missed: not known on this kernel")?,
+        }
+        write!(
+            f,
+            "        {} received, {} undecodable, {} unread",
+            self.received.events,
+            self.received.undecodable,
+            self.unread()
+        )?;
+        for sink in &self.sinks {
+            write!(
+                f,
+                "; {}: {} delivered, {} dropped",
+                sink.sink, sink.delivered, sink.dropped
+            )?;
+        }
+        writeln!(f)?;
+        if sum.scratch_full + sum.spaces_full + sum.unfinished + sum.paths_ring_full > 0 {
+            writeln!(
+                f,
+                "        incomplete: {} without details, {} without sums, {} sections without \
+                 their call's return, {} paths to be sent again",
+                sum.scratch_full, sum.spaces_full, sum.unfinished, sum.paths_ring_full
+            )?;
+        }
+        if !self.closed {
+            return Ok(());
+        }
+        for equation in self.balance().iter().filter(|equation| !equation.holds()) {
+            writeln!(
+                f,
+                "        does not balance: {} ({} against {})",
+                equation.name, equation.total, equation.parts
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The ledger in JSON; `docs/events.md` says what the fields mean.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/events.md is their reference")]
+pub struct LedgerJson<'a> {
+    pub fired: u64,
+    pub filtered: u64,
+    pub submitted: u64,
+    pub ring_full: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+    pub paths_submitted: u64,
+    pub paths_ring_full: u64,
+    pub scratch_full: u64,
+    pub spaces_full: u64,
+    pub unfinished: u64,
+    pub received: u64,
+    pub paths_received: u64,
+    pub undecodable: u64,
+    pub unread: u64,
+    pub lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<bool>,
+    pub sinks: &'a [SinkCounters],
+    pub hooks: Vec<HookJson<'a>>,
+}
+
+/// One program's row in JSON.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/events.md is their reference")]
+pub struct HookJson<'a> {
+    pub hook: &'static str,
+    pub program: &'a str,
+    pub fired: u64,
+    pub filtered: u64,
+    pub submitted: u64,
+    pub ring_full: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+}
+
+/// The name that people and JSON use.
+const fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::LockTaken => "lock_taken",
+        Hook::LockReleased => "lock_released",
+        Hook::LockDowngraded => "lock_downgraded",
+        Hook::MapEnter => "map_enter",
+        Hook::Map => "map",
+        Hook::UnmapEnter => "unmap_enter",
+        Hook::Unmap => "unmap",
+        Hook::Call => "call",
+        Hook::CallMmap => "call_mmap",
+        Hook::CallMunmap => "call_munmap",
+        Hook::CallMprotect => "call_mprotect",
+        Hook::CallPkeyMprotect => "call_pkey_mprotect",
+        Hook::CallMremap => "call_mremap",
+        Hook::CallBrk => "call_brk",
+        Hook::CallShmat => "call_shmat",
+        Hook::CallShmdt => "call_shmdt",
+        Hook::Fork => "fork",
+        Hook::Exec => "exec",
+        Hook::Exit => "exit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let hook = |hook, fired, filtered, submitted, ring_full, missed| HookCounters {
+            hook,
+            program: "program".into(),
+            ledger: counter::Ledger {
+                fired,
+                filtered,
+                submitted,
+                ring_full,
+                ..counter::Ledger::default()
+            },
+            missed,
+        };
+        Ledger {
+            kernel: KernelCounters {
+                hooks: vec![
+                    hook(Hook::LockReleased, 100, 50, 40, 10, Some(2)),
+                    hook(Hook::Exit, 3, 0, 3, 0, None),
+                ],
+                unread_bytes: 0,
+            },
+            received: Received {
+                events: 42,
+                paths: 0,
+                undecodable: 1,
+            },
+            sinks: vec![SinkCounters {
+                sink: "text",
+                delivered: 40,
+                dropped: 2,
+            }],
+            closed: true,
+        }
+    }
+
+    fn broken(ledger: &Ledger) -> Vec<String> {
+        ledger
+            .balance()
+            .into_iter()
+            .filter(|equation| !equation.holds())
+            .map(|equation| equation.name)
+            .collect()
+    }
+
+    #[test]
+    fn a_full_account_balances() {
+        let ledger = ledger();
+        assert_eq!(broken(&ledger), [""; 0]);
+        assert_eq!(ledger.lost(), 10 + 1 + 2);
+        assert_eq!(ledger.missed(), Some(2));
+        let json = ledger.to_json();
+        assert_eq!(json.balanced, Some(true));
+        assert_eq!((json.fired, json.submitted, json.unread), (103, 43, 0));
+    }
+
+    #[test]
+    fn each_equation_can_fail() {
+        let mut changed = ledger();
+        changed.kernel.hooks[1].ledger.fired += 1;
+        assert_eq!(
+            broken(&changed),
+            ["exit (program): fired = filtered + submitted + ring full"]
+        );
+
+        let mut changed = ledger();
+        changed.received.undecodable -= 1;
+        assert_eq!(
+            broken(&changed),
+            ["submitted + paths = received + still in ring"]
+        );
+
+        let mut changed = ledger();
+        changed.sinks[0].dropped = 0;
+        assert_eq!(broken(&changed), ["text: received = delivered + dropped"]);
+        assert_eq!(changed.to_json().balanced, Some(false));
+        assert!(changed.to_string().contains("does not balance: text"));
+    }
+
+    #[test]
+    fn what_is_in_the_ring_is_no_loss() {
+        let mut ledger = ledger();
+        ledger.received.events = 30;
+        ledger.sinks[0].delivered = 28;
+        ledger.closed = false;
+        assert_eq!(ledger.unread(), 12);
+        assert_eq!(broken(&ledger), [""; 0]);
+        assert_eq!(ledger.is_balanced(), None);
+        // A closed ledger may not explain a difference with the ring.
+        ledger.closed = true;
+        assert_eq!(ledger.unread(), 0);
+        assert_eq!(ledger.is_balanced(), Some(false));
+        ledger.kernel.unread_bytes = 12 * 184;
+        assert_eq!(ledger.is_balanced(), Some(true));
+    }
+
+    #[test]
+    fn an_open_ledger_claims_nothing() {
+        let mut open = ledger();
+        open.closed = false;
+        open.kernel.hooks[1].ledger.fired += 1;
+        assert_eq!(open.to_json().balanced, None);
+        assert!(!open.to_string().contains("balance"));
+    }
+
+    #[test]
+    fn text_names_every_stage() {
+        assert_eq!(
+            ledger().to_string(),
+            "ledger: 103 fired = 50 filtered + 43 submitted + 10 ring full; 2 missed\n        \
+             42 received, 1 undecodable, 0 unread; text: 40 delivered, 2 dropped\n"
+        );
+    }
+}

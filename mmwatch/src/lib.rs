@@ -1,0 +1,40 @@
+//! mmwatch shows what the Linux kernel does to address spaces: every VMA made,
+//! changed and removed, by whom, why, and what it cost.
+//!
+//! The way of an event, one direction, one type a step: the [`kernel`]
+//! programs make records, a [`source`] lends their bytes, [`decode`] makes an
+//! [`event::Event`] of them, [`churn`] sums, a [`sink`] writes. [`pipeline`] is
+//! the loop that moves it along.
+
+// From the command line to what is to be done.
+pub mod cli;
+pub mod options;
+pub mod run;
+
+// Watching: the loop, and what feeds it.
+pub mod kernel;
+pub mod launch;
+pub mod pipeline;
+pub mod source;
+
+// From bytes to events,
+pub mod decode;
+pub mod event;
+pub mod flags;
+
+// to sums and the account of what was lost,
+pub mod churn;
+pub mod ledger;
+
+// to what people and programs read.
+pub mod sink;
+pub mod ui;
+
+// What all of them use.
+pub mod clock;
+pub mod error;
+pub mod process;
+pub mod text;
+
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,30 @@
+//! `mmwatch`: parse, run, exit code. The library does the rest.
+
+use std::{
+    env,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use log::LevelFilter;
+use mmwatch::{
+    cli::Cli,
+    options::{System, Task},
+    run,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::read(env::args_os()).unwrap_or_else(|error| error.exit());
+    let level = match cli.verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    };
+    env_logger::builder().filter_level(level).init();
+    let code = Task::new(cli, &System::default()).and_then(run::run);
+    ExitCode::from(code.unwrap_or_else(|error| {
+        // Nobody may be left to read it; the exit code says enough.
+        let _ = writeln!(io::stderr(), "mmwatch: {error}");
+        error.exit_code()
+    }))
+}

@@ -1,0 +1,319 @@
+//! What the agent does: the command line, checked against itself and the system.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    time::Duration,
+};
+
+use mmwatch_common::event::COMM_LEN;
+
+use crate::{
+    cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, WatchArgs},
+    error::{Error, Result},
+    event::Op,
+    kernel::{
+        load::KernelFilter,
+        plan::{Backend, Hooks},
+    },
+    launch,
+    process::{PidKind, Proc, page_bytes, user_id},
+    text::{Bytes, Escaped},
+};
+
+/// Largest ring buffer: beyond it, it is memory that is missing, not a larger buffer.
+const MAX_BUFFER_BYTES: u64 = 1 << 30;
+
+/// Shortest interval: reports must not become the load.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Attach and watch.
+    Watch(Options),
+    /// Say what could be attached.
+    Check {
+        /// Form of the output.
+        form: Form,
+        /// Hooks to plan for.
+        hooks: Hooks,
+    },
+}
+
+/// How to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What to show.
+    pub view: View,
+    /// In which form.
+    pub form: Form,
+    /// What the kernel lets through. With `command`, its process is still to be added.
+    pub filter: KernelFilter,
+    /// How to hook the kernel.
+    pub hooks: Hooks,
+    /// Size of the ring buffer.
+    pub buffer_bytes: u32,
+    /// When to end.
+    pub duration: Option<Duration>,
+    /// What to run.
+    pub command: Option<Vec<OsString>>,
+}
+
+/// What to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Each event.
+    Trace,
+    /// Sums per interval.
+    Top {
+        /// Length of an interval.
+        interval: Duration,
+        /// Processes shown.
+        rows: usize,
+    },
+    /// Sums of all.
+    Stat {
+        /// Processes shown.
+        rows: usize,
+    },
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Where the system keeps what options refer to; elsewhere in tests only.
+#[derive(Clone, Debug)]
+pub struct System {
+    /// procfs.
+    pub proc: Proc,
+    /// The user database.
+    pub passwd: PathBuf,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            proc: Proc::default(),
+            passwd: "/etc/passwd".into(),
+        }
+    }
+}
+
+impl Task {
+    /// Checks what was typed.
+    pub fn new(cli: Cli, system: &System) -> Result<Self> {
+        let (view, watch) = match cli.command {
+            CliCommand::Check(args) => {
+                return Ok(Self::Check {
+                    form: args.output.into(),
+                    hooks: args.hooks.into(),
+                });
+            }
+            CliCommand::Top(args) => top(args)?,
+            CliCommand::Trace(args) => (View::Trace, args.watch),
+            CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
+        };
+        Options::new(view, watch, system).map(Self::Watch)
+    }
+}
+
+fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
+    let TopArgs {
+        watch,
+        interval,
+        rows,
+        // Until there is another way to draw.
+        plain: _,
+    } = args;
+    if interval < MIN_INTERVAL {
+        return Err(usage("--interval must be at least 10ms"));
+    }
+    Ok((View::Top { interval, rows }, watch))
+}
+
+impl Options {
+    fn new(view: View, args: WatchArgs, system: &System) -> Result<Self> {
+        let ops = if args.op.is_empty() {
+            Op::ALL
+        } else {
+            &args.op
+        };
+        if args.failed && !ops.iter().any(|&op| can_fail(op)) {
+            return Err(usage(format!(
+                "--failed with --op {} shows nothing, because no call of that sort fails; \
+                 add one of {} to --op or leave --failed out",
+                names(ops),
+                names_where(can_fail)
+            )));
+        }
+        let min_size_bytes = args.min_size.unwrap_or(0);
+        if min_size_bytes > 0 && !ops.iter().any(|&op| has_size(op)) {
+            return Err(usage(format!(
+                "--min-size with --op {} shows nothing, because these have no size; \
+                 add one of {} to --op or leave --min-size out",
+                names(ops),
+                names_where(has_size)
+            )));
+        }
+        if !args.cmd.is_empty() && !args.pid.is_empty() {
+            return Err(usage(
+                "--pid and a command exclude each other, because the command is the process to \
+                 watch; leave one of them out",
+            ));
+        }
+        for &pid in &args.pid {
+            check_pid(pid, &system.proc)?;
+        }
+        let filter = KernelFilter {
+            pids: args.pid,
+            // Children join the command that they belong to, not a process that
+            // was picked by its id.
+            follow: !args.cmd.is_empty(),
+            comm: args.comm.as_deref().map(comm).transpose()?,
+            uid: args.uid.map(|user| uid(&user, system)).transpose()?,
+            ops: ops.iter().fold(0, |bits, &op| bits | 1 << op as u32),
+            min_size_bytes,
+            failed_only: args.failed,
+        };
+        let buffer_bytes = buffer_bytes(args.buffer, page_bytes())?;
+        if let Some(name) = args.cmd.first() {
+            launch::check(name)?;
+        }
+        Ok(Self {
+            view,
+            form: args.output.into(),
+            filter,
+            hooks: args.hooks.into(),
+            buffer_bytes,
+            duration: args.duration,
+            command: (!args.cmd.is_empty()).then_some(args.cmd),
+        })
+    }
+}
+
+impl From<OutputArg> for Form {
+    fn from(output: OutputArg) -> Self {
+        match output {
+            OutputArg::Text => Self::Text,
+            OutputArg::Json => Self::Json,
+        }
+    }
+}
+
+impl From<HooksArg> for Hooks {
+    fn from(hooks: HooksArg) -> Self {
+        match hooks {
+            HooksArg::Auto => Self::Auto,
+            HooksArg::Fentry => Self::Only(Backend::Fentry),
+            HooksArg::Kprobe => Self::Only(Backend::Kprobe),
+            HooksArg::Tracepoint => Self::Only(Backend::Tracepoint),
+        }
+    }
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::Usage(message.into())
+}
+
+/// Whether failures of an operation are seen: those of calls whose return is hooked.
+const fn can_fail(op: Op) -> bool {
+    match op {
+        Op::Map | Op::Unmap | Op::Protect | Op::Remap | Op::Brk => true,
+        Op::Grow | Op::Advise | Op::Fork | Op::Exec | Op::Exit => false,
+    }
+}
+
+/// Whether an operation is on a number of bytes.
+const fn has_size(op: Op) -> bool {
+    match op {
+        Op::Map
+        | Op::Unmap
+        | Op::Protect
+        | Op::Remap
+        | Op::Brk
+        | Op::Grow
+        | Op::Advise
+        | Op::Exit => true,
+        Op::Fork | Op::Exec => false,
+    }
+}
+
+fn names(ops: &[Op]) -> String {
+    let names: Vec<_> = ops.iter().map(|op| op.name()).collect();
+    names.join(",")
+}
+
+fn names_where(wanted: fn(Op) -> bool) -> String {
+    let ops: Vec<_> = Op::ALL.iter().copied().filter(|&op| wanted(op)).collect();
+    names(&ops)
+}
+
+fn check_pid(pid: u32, proc: &Proc) -> Result<()> {
+    match proc.pid_kind(pid)? {
+        PidKind::Process => Ok(()),
+        PidKind::ThreadOf(tgid) => Err(usage(format!(
+            "{pid} is a thread of process {tgid}; use --pid {tgid}, perhaps with --comm for the \
+             thread's name"
+        ))),
+        PidKind::Missing => Err(usage(format!(
+            "there is no process {pid}; `ps -e` lists those that there are"
+        ))),
+    }
+}
+
+fn comm(name: &OsStr) -> Result<[u8; COMM_LEN]> {
+    let bytes = name.as_bytes();
+    let mut comm = [0; COMM_LEN];
+    // The last byte stays NUL.
+    match comm[..COMM_LEN - 1].get_mut(..bytes.len()) {
+        Some(_) if bytes.is_empty() => Err(usage(
+            "--comm is empty, and no thread is without a name; give the name to look for",
+        )),
+        Some(room) => {
+            room.copy_from_slice(bytes);
+            Ok(comm)
+        }
+        None => Err(usage(format!(
+            "--comm {} is longer than the 15 bytes that the kernel keeps of a name; use --comm {}",
+            Escaped(bytes),
+            Escaped(&bytes[..COMM_LEN - 1]),
+        ))),
+    }
+}
+
+fn uid(user: &str, system: &System) -> Result<u32> {
+    user_id(user, &system.passwd)?.ok_or_else(|| {
+        usage(format!(
+            "there is no user {} in {}; correct the name or give the user's number",
+            Escaped(user.as_bytes()),
+            system.passwd.display()
+        ))
+    })
+}
+
+/// The ring buffer wants a power of two of whole pages.
+fn buffer_bytes(wanted: u64, page_bytes: u64) -> Result<u32> {
+    wanted
+        .max(page_bytes)
+        .checked_next_power_of_two()
+        .filter(|&bytes| wanted > 0 && bytes <= MAX_BUFFER_BYTES)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .ok_or_else(|| {
+            usage(format!(
+                "--buffer must be from {} to {}",
+                Bytes(page_bytes),
+                Bytes(MAX_BUFFER_BYTES)
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests;

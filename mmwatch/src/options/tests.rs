@@ -1,0 +1,156 @@
+use super::*;
+
+fn task(args: &[&str]) -> Result<Task> {
+    let args = ["mmwatch"].iter().chain(args).map(OsString::from);
+    Task::new(Cli::read(args).unwrap(), &System::default())
+}
+
+fn options(args: &[&str]) -> Options {
+    match task(args).unwrap() {
+        Task::Watch(options) => options,
+        Task::Check { .. } => panic!("check"),
+    }
+}
+
+/// The message of wrong use.
+fn refusal(args: &[&str]) -> String {
+    match task(args) {
+        Err(Error::Usage(message)) => message,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn without_anything_it_is_top_of_everything() {
+    let options = options(&[]);
+    let second = Duration::from_secs(1);
+    assert_eq!(
+        options.view,
+        View::Top {
+            interval: second,
+            rows: 20
+        }
+    );
+    assert_eq!(options.form, Form::Text);
+    assert_eq!(options.hooks, Hooks::Auto);
+    assert_eq!(options.buffer_bytes, 8 << 20);
+    assert_eq!(options.duration, None);
+    assert_eq!(options.command, None);
+    assert_eq!(
+        options.filter,
+        KernelFilter {
+            pids: vec![],
+            follow: false,
+            comm: None,
+            uid: None,
+            ops: 0x3ff,
+            min_size_bytes: 0,
+            failed_only: false,
+        }
+    );
+}
+
+#[test]
+fn filters_are_put_together() {
+    let pid = std::process::id();
+    let options = options(&[
+        "trace",
+        "-p",
+        &pid.to_string(),
+        "-n",
+        "worker",
+        "-u",
+        "root",
+        "--op",
+        "map,brk",
+        "--min-size",
+        "4k",
+        "-x",
+        "-o",
+        "json",
+        "-d",
+        "500ms",
+        "--hooks",
+        "kprobe",
+        "--buffer",
+        "5k",
+    ]);
+    assert_eq!(options.view, View::Trace);
+    assert_eq!(options.form, Form::Json);
+    assert_eq!(options.hooks, Hooks::Only(Backend::Kprobe));
+    assert_eq!(options.buffer_bytes, 8192);
+    assert_eq!(options.duration, Some(Duration::from_millis(500)));
+    assert_eq!(
+        options.filter,
+        KernelFilter {
+            pids: vec![pid],
+            follow: false,
+            comm: Some(*b"worker\0\0\0\0\0\0\0\0\0\0"),
+            uid: Some(0),
+            ops: 1 << Op::Map as u32 | 1 << Op::Brk as u32,
+            min_size_bytes: 4096,
+            failed_only: true,
+        }
+    );
+}
+
+#[test]
+fn a_command_is_followed() {
+    let options = options(&["stat", "--", "sh", "-c", "exit 3"]);
+    assert!(options.filter.follow);
+    assert_eq!(options.command.unwrap(), ["sh", "-c", "exit 3"]);
+    let error = task(&["stat", "--", "no-such-command-here"]).unwrap_err();
+    assert_eq!(error.exit_code(), 127);
+}
+
+#[test]
+fn what_nobody_can_satisfy_is_refused() {
+    assert!(refusal(&["-x", "--op", "fork,exit"]).contains("--op fork,exit"));
+    assert!(refusal(&["--min-size", "1", "--op", "exec"]).contains("--min-size"));
+    assert!(refusal(&["-p", "4194305"]).contains("no process 4194305"));
+    assert!(refusal(&["-p", "1", "--", "sh"]).contains("--pid"));
+    assert!(refusal(&["-u", "no such user"]).contains("no such user"));
+    assert!(refusal(&["-n", ""]).contains("--comm"));
+    assert!(refusal(&["-n", "sixteen-bytes-xx"]).ends_with("use --comm sixteen-bytes-x"));
+    assert!(refusal(&["-i", "1ms"]).contains("--interval"));
+    // A part that can be satisfied is enough.
+    options(&["-x", "--op", "fork,map"]);
+    options(&["--min-size", "0", "--op", "exec"]);
+    options(&["-n", "fifteen-bytes-x"]);
+}
+
+#[test]
+fn a_thread_is_not_a_process() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes nothing, returns a number.
+        tell.send(unsafe { libc::gettid() }).unwrap();
+        let _ = ended.recv();
+    });
+    let tid = told.recv().unwrap().to_string();
+    let message = refusal(&["-p", &tid]);
+    assert!(
+        message.contains(&format!("use --pid {}", std::process::id())),
+        "{message}"
+    );
+    drop(end);
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_ring_is_a_power_of_two_of_whole_pages() {
+    for (wanted, want) in [
+        (1, 4096),
+        (4096, 4096),
+        (4097, 8192),
+        (3 << 20, 4 << 20),
+        (1 << 30, 1 << 30),
+    ] {
+        assert_eq!(buffer_bytes(wanted, 4096).unwrap(), want);
+    }
+    assert_eq!(buffer_bytes(4096, 65_536).unwrap(), 65_536);
+    for wanted in [0, (1 << 30) + 1, u64::MAX] {
+        assert_eq!(buffer_bytes(wanted, 4096).unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,310 @@
+//! The one loop: records → events → sums and sinks, until something ends it.
+//!
+//! One task owns all state. What ends the watch (a signal, the duration, the
+//! command's end, a closed output) goes the same way out: stop the kernel
+//! programs, read what is left, report, close the sinks.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use crate::{
+    churn::Churn,
+    clock::boot_ns,
+    decode::Decoder,
+    error::{Error, Result},
+    launch::{Held, Running},
+    ledger::{Ledger, Received, SinkCounters},
+    process::{Proc, page_bytes},
+    sink::Sink,
+    source::Source,
+};
+
+/// Records read before signals and ticks get their turn.
+const BATCH: usize = 16_384;
+
+/// What the loop is to do.
+pub struct Job {
+    /// Where events or reports go.
+    pub sink: Box<dyn Sink>,
+    /// Sums instead of single events.
+    pub sums: Option<Sums>,
+    /// When to end.
+    pub duration: Option<Duration>,
+    /// What to run meanwhile.
+    pub command: Option<Held>,
+    /// Where `vm.max_map_count` is read.
+    pub proc: Proc,
+}
+
+/// How to sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums {
+    /// Time between reports; `None` for one at the end.
+    pub interval: Option<Duration>,
+    /// Processes in a report.
+    pub rows: usize,
+}
+
+/// Why the watch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Asked to by the user, or nobody reads any more.
+    Asked,
+    /// The time is over.
+    Duration,
+    /// The command ended, with this code.
+    Command(u8),
+}
+
+/// Watches until the end and returns the exit code.
+pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
+    let mut signals = Signals::new()?;
+    // The default dispositions are replaced, so the command can start: from
+    // here on an interrupt that ends it does not end mmwatch before its report.
+    let mut command = job.command.map(Held::release).transpose()?;
+    let mut watch = Watch {
+        source,
+        decoder: Decoder::new(page_bytes()),
+        received: Received::default(),
+        sink: job.sink,
+        sums: match job.sums {
+            Some(sums) => Some((Churn::new(boot_ns()?), sums.rows)),
+            None => None,
+        },
+        proc: job.proc,
+        output_closed: false,
+    };
+    let deadline = job.duration.map(|duration| Instant::now() + duration);
+    let interval = job.sums.and_then(|sums| sums.interval);
+
+    let end = watch
+        .until_end(interval, deadline, command.as_mut(), &mut signals)
+        .await;
+    watch.source.stop();
+    let finished = match end {
+        Ok(_) => watch.finish(),
+        // The first failure is the one to tell; the account may be incomplete.
+        Err(_) => Ok(()),
+    };
+    drop(watch);
+
+    // Whatever became of the watch, the command is the user's own.
+    let code = match (&end, command.as_mut()) {
+        (Ok(End::Command(code)), _) => Ok(*code),
+        (_, None) => Ok(0),
+        (end, Some(command)) => {
+            if matches!(end, Ok(End::Duration)) {
+                command.terminate();
+            }
+            ended(command, &mut signals).await
+        }
+    };
+    end?;
+    finished?;
+    code
+}
+
+/// Waits for the command's end, after the watch.
+async fn ended(command: &mut Running, signals: &mut Signals) -> Result<u8> {
+    loop {
+        tokio::select! {
+            code = command.ended() => return code,
+            request = signals.next() => pass_on(request, command),
+        }
+    }
+}
+
+/// Hands a request to end to the command. The terminal interrupts the command
+/// by itself.
+fn pass_on(request: Request, command: &Running) {
+    match request {
+        Request::Interrupt => {}
+        Request::Terminate => command.terminate(),
+    }
+}
+
+struct Watch<S> {
+    source: S,
+    decoder: Decoder,
+    received: Received,
+    sink: Box<dyn Sink>,
+    sums: Option<(Churn, usize)>,
+    proc: Proc,
+    output_closed: bool,
+}
+
+impl<S: Source> Watch<S> {
+    async fn until_end(
+        &mut self,
+        interval: Option<Duration>,
+        deadline: Option<Instant>,
+        mut command: Option<&mut Running>,
+        signals: &mut Signals,
+    ) -> Result<End> {
+        let mut ticks = interval.map(|interval| {
+            let mut ticks = interval_at(Instant::now() + interval, interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            ticks
+        });
+        // Whether records were left when a batch was full.
+        let mut more = false;
+        loop {
+            // In this order: on a busy machine records are always ready.
+            tokio::select! {
+                biased;
+                request = signals.next() => match &command {
+                    // It ends, or not, as it sees fit; the watch ends with it.
+                    Some(command) => pass_on(request, command),
+                    None => return Ok(End::Asked),
+                },
+                code = when(command.as_deref_mut(), Running::ended) => return Ok(End::Command(code?)),
+                () = when(deadline, sleep_until) => return Ok(End::Duration),
+                _ = when(ticks.as_mut(), Interval::tick) => {
+                    more = self.read()?;
+                    self.report(false)?;
+                }
+                ready = self.source.ready(), if !more => {
+                    ready.map_err(Error::io("waiting for records"))?;
+                    more = self.read()?;
+                }
+                () = tokio::task::yield_now(), if more => more = self.read()?,
+            }
+            if self.output_closed {
+                return Ok(End::Asked);
+            }
+        }
+    }
+
+    /// Reads a batch. Returns whether there may be more.
+    fn read(&mut self) -> Result<bool> {
+        for _ in 0..BATCH {
+            let Some(record) = self.source.next() else {
+                self.flush()?;
+                return Ok(false);
+            };
+            let event = match self.decoder.decode(record) {
+                Ok(Some(event)) => event,
+                Ok(None) => {
+                    self.received.paths += 1;
+                    continue;
+                }
+                Err(error) => {
+                    self.received.undecodable += 1;
+                    log::debug!("undecodable: {error}");
+                    continue;
+                }
+            };
+            self.received.events += 1;
+            let result = match &mut self.sums {
+                Some((churn, _)) => {
+                    churn.apply(&event);
+                    continue;
+                }
+                None => self.sink.event(self.received.events, &event),
+            };
+            self.written(result)?;
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
+    /// Ends the interval. `closed` as in [`Ledger::closed`].
+    fn report(&mut self, closed: bool) -> Result<()> {
+        let ledger = self.ledger(closed)?;
+        if let Some((churn, rows)) = &mut self.sums {
+            let mut report = churn.tick(boot_ns()?, self.proc.max_map_count());
+            report.rank(*rows);
+            let result = self.sink.report(&report, &ledger);
+            self.written(result)?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// After the programs were stopped: reads what is left, reports, closes.
+    fn finish(&mut self) -> Result<()> {
+        while self.read()? {}
+        self.report(true)?;
+        let ledger = self.ledger(true)?;
+        let result = self.sink.finish(&ledger);
+        self.written(result)
+    }
+
+    fn ledger(&mut self, closed: bool) -> Result<Ledger> {
+        let sink = match &self.sums {
+            // Sums take every event and cannot stall.
+            Some(_) => SinkCounters {
+                sink: "sums",
+                delivered: self.received.events,
+                dropped: 0,
+            },
+            None => self.sink.counters(),
+        };
+        Ok(Ledger {
+            kernel: self.source.counters()?,
+            received: self.received,
+            sinks: vec![sink],
+            closed,
+        })
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let result = self.sink.flush();
+        self.written(result)
+    }
+
+    /// Takes the end of the reader (`| head`) for a wish to end.
+    fn written(&mut self, result: io::Result<()>) -> Result<()> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.output_closed = true;
+                Ok(())
+            }
+            result => result.map_err(Error::io("writing the output")),
+        }
+    }
+}
+
+/// A future of something that may not be there: then it never ends.
+async fn when<T, F: Future>(value: Option<T>, future: impl FnOnce(T) -> F) -> F::Output {
+    match value {
+        Some(value) => future(value).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Interrupt,
+    Terminate,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(Error::io("listening for signals"));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.interrupt.recv() => Request::Interrupt,
+            _ = self.terminate.recv() => Request::Terminate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What each command does, from options to the exit code.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use crate::{
+    clock::WallClock,
+    error::{Error, Result},
+    kernel::{
+        facts::Facts,
+        load,
+        plan::{self, Hooks, Plan},
+    },
+    launch,
+    options::{Form, Options, Task, View},
+    pipeline::{self, Job, Sums},
+    process::Proc,
+    sink::{
+        Sink,
+        json::{Json, SCHEMA},
+        text::{Tables, Trace},
+    },
+    text::Escaped,
+    ui,
+};
+
+/// Does what was asked and returns the exit code.
+pub fn run(task: Task) -> Result<u8> {
+    match task {
+        Task::Watch(options) => watch(options),
+        Task::Check { form, hooks } => check(form, hooks),
+    }
+}
+
+fn watch(options: Options) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("starting the event loop"))?;
+    let mut facts = Facts::gather();
+    let command = options.command.as_deref().map(launch::hold).transpose()?;
+    let mut filter = options.filter.clone();
+    filter.pids.extend(command.as_ref().map(launch::Held::pid));
+
+    // The ring's descriptor belongs to the event loop.
+    let guard = runtime.enter();
+    let source = load::attach(&mut facts, options.hooks, &filter, options.buffer_bytes)?;
+    drop(guard);
+
+    let job = Job {
+        sink: sink(&options, WallClock::sample()?),
+        sums: match options.view {
+            View::Trace => None,
+            View::Top { interval, rows } => Some(Sums {
+                interval: Some(interval),
+                rows,
+            }),
+            View::Stat { rows } => Some(Sums {
+                interval: None,
+                rows,
+            }),
+        },
+        duration: options.duration,
+        command,
+        proc: Proc::default(),
+    };
+    runtime.block_on(pipeline::run(source, job))
+}
+
+fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
+    match (options.form, options.view) {
+        (Form::Json, View::Trace | View::Top { .. } | View::Stat { .. }) => {
+            Box::new(Json::new(io::stdout().lock(), clock))
+        }
+        (Form::Text, View::Trace) => Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock)),
+        (Form::Text, View::Top { .. }) => Box::new(Tables::new(
+            io::stdout().lock(),
+            clock,
+            Box::new(ui::top::draw),
+        )),
+        (Form::Text, View::Stat { .. }) => {
+            let subject = subject(options);
+            let draw =
+                Box::new(move |report: &_, ledger: &_, _| ui::stat::draw(report, ledger, &subject));
+            // Apart from what the command itself prints.
+            if options.command.is_some() {
+                Box::new(Tables::new(io::stderr(), clock, draw))
+            } else {
+                Box::new(Tables::new(io::stdout().lock(), clock, draw))
+            }
+        }
+    }
+}
+
+/// Of what `stat` shows the sums.
+fn subject(options: &Options) -> String {
+    if let Some(command) = &options.command {
+        let words: Vec<_> = command
+            .iter()
+            .map(|word: &OsString| Escaped(word.as_encoded_bytes()).to_string())
+            .collect();
+        return format!("'{}'", words.join(" "));
+    }
+    match options.filter.pids.as_slice() {
+        [] => "all processes".into(),
+        [pid] => format!("process {pid}"),
+        pids => {
+            let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
+            format!("processes {}", pids.join(", "))
+        }
+    }
+}
+
+/// `check -o json`.
+#[derive(Serialize)]
+struct Checked<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    facts: &'a Facts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a Plan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<String>,
+}
+
+fn check(form: Form, hooks: Hooks) -> Result<u8> {
+    let facts = Facts::gather();
+    let plan = plan::plan(&facts, hooks);
+    let text = match form {
+        Form::Text => match &plan {
+            Ok(plan) => format!("{facts}\n{plan}"),
+            Err(_) => facts.to_string(),
+        },
+        Form::Json => serde_json::to_string(&Checked {
+            schema: SCHEMA,
+            kind: "check",
+            facts: &facts,
+            plan: plan.as_ref().ok(),
+            refusal: plan.as_ref().err().map(ToString::to_string),
+        })
+        .map_err(|error| Error::io("writing the output")(error.into()))?,
+    };
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Error::io("writing the output")(error));
+        }
+        _ => {}
+    }
+    match plan {
+        Ok(_) => Ok(0),
+        Err(refusal) => Err(Error::Kernel(refusal.to_string())),
+    }
+}

@@ -1,0 +1,266 @@
+//! Events and reports for tests.
+
+use std::num::NonZeroU64;
+
+use mmwatch_common::counter::{self, Hook};
+
+use crate::{
+    churn::{Churn, Report},
+    event::{
+        Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
+        Protect, Range, Remap, Space, Unmap, What,
+    },
+    flags::{Errno, MapFlags, Prot, RemapFlags},
+    ledger::{Ledger, Received, SinkCounters},
+    source::{HookCounters, KernelCounters},
+};
+
+/// 10:00:00 on a day of 2026 when the boot clock shows 0.
+pub(crate) const BOOT_AT_UNIX_NS: i64 = 1_795_255_200_000_000_000;
+
+pub(crate) fn comm(name: &str) -> Comm {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    Comm::new(bytes)
+}
+
+pub(crate) fn file(path: Option<&str>) -> FileRef {
+    FileRef {
+        dev: Dev(8 << 20 | 1),
+        inode: 42,
+        generation: 7,
+        path: path.map(Into::into),
+    }
+}
+
+fn range(addr: u64, len_bytes: u64, requested_len_bytes: u64) -> Range {
+    Range {
+        addr: Some(addr),
+        len_bytes: Some(len_bytes),
+        requested_len_bytes: Some(requested_len_bytes),
+    }
+}
+
+/// A successful event of process 100 with everything known.
+pub(crate) fn event(op: Op) -> Event {
+    let (cause, what) = match op {
+        Op::Map => (
+            Cause::Mmap,
+            What::Map(Map {
+                range: range(0x7f12_3456_7000, 8192, 5000),
+                prot: Some(Prot(3)),
+                flags: Some(MapFlags(0x2)),
+                vm_flags: Some(0x73),
+                file: Some((file(Some("/usr/lib/libc.so.6")), 4096)),
+            }),
+        ),
+        Op::Unmap => (
+            Cause::Munmap,
+            What::Unmap(Unmap {
+                range: range(0x7f12_3456_7000, 4096, 8192),
+                vmas_removed: Some(2),
+            }),
+        ),
+        Op::Protect => (
+            Cause::Mprotect,
+            What::Protect(Protect {
+                range: range(0x7f12_3456_7000, 4096, 4096),
+                prot: Some(Prot(1)),
+            }),
+        ),
+        Op::Remap => (
+            Cause::Mremap,
+            What::Remap(Remap {
+                range: range(0x7f12_3456_7000, 16384, 16000),
+                old_addr: Some(0x7f12_0000_0000),
+                old_len_bytes: Some(4096),
+                flags: Some(RemapFlags(1)),
+            }),
+        ),
+        Op::Brk => (
+            Cause::Brk,
+            What::Brk(Brk {
+                range: Range {
+                    requested_len_bytes: None,
+                    ..range(0x5555_0000_0000, 135_168, 0)
+                },
+                requested_addr: Some(0x5555_0002_1000),
+            }),
+        ),
+        Op::Grow => (Cause::Fault, What::Grow(Grow { len_bytes: 4096 })),
+        Op::Advise => (
+            Cause::Madvise,
+            What::Advise(Advise {
+                range: Range {
+                    len_bytes: None,
+                    ..range(0x7f12_3456_7000, 0, 4096)
+                },
+                advice: Some(10),
+            }),
+        ),
+        Op::Fork => (
+            Cause::Fork,
+            What::Fork(Fork {
+                child_tgid: 101,
+                child_start_boot_ns: 2_000,
+                shared: true,
+            }),
+        ),
+        Op::Exec => (
+            Cause::Exec,
+            What::Exec(Exec {
+                file: Some(file(Some("/usr/bin/env"))),
+            }),
+        ),
+        Op::Exit => (
+            Cause::Exit,
+            What::Exit(Exit {
+                len_bytes: 409_600,
+                vmas_removed: 20,
+            }),
+        ),
+    };
+    Event {
+        boot_ns: 1_234_567_890,
+        cause,
+        errno: None,
+        actor: Actor {
+            tgid: 100,
+            tid: 100,
+            start_boot_ns: 1_000,
+            cgroup_id: 5,
+            uid: 1000,
+            owner_tgid: 100,
+            comm: comm("sample"),
+        },
+        space: Space {
+            section: NonZeroU64::new(3),
+            settled: true,
+            vmas: Some(20),
+            total_bytes: Some(409_600),
+            vmas_delta: Some(1),
+            total_delta_bytes: Some(8192),
+            held_ns: Some(2_500),
+        },
+        what,
+    }
+}
+
+/// An event of which only the cause is known.
+pub(crate) fn bare(op: Op) -> Event {
+    let full = event(op);
+    let what = match full.what {
+        What::Map(_) => What::Map(Map {
+            range: Range::default(),
+            prot: None,
+            flags: None,
+            vm_flags: None,
+            file: None,
+        }),
+        What::Unmap(_) => What::Unmap(Unmap {
+            range: Range::default(),
+            vmas_removed: None,
+        }),
+        What::Protect(_) => What::Protect(Protect {
+            range: Range::default(),
+            prot: None,
+        }),
+        What::Remap(_) => What::Remap(Remap {
+            range: Range::default(),
+            old_addr: None,
+            old_len_bytes: None,
+            flags: None,
+        }),
+        What::Brk(_) => What::Brk(Brk {
+            range: Range::default(),
+            requested_addr: None,
+        }),
+        What::Advise(_) => What::Advise(Advise {
+            range: Range::default(),
+            advice: None,
+        }),
+        What::Exec(_) => What::Exec(Exec { file: None }),
+        What::Grow(_) | What::Fork(_) | What::Exit(_) => full.what,
+    };
+    Event {
+        cause: Cause::Other,
+        space: Space::default(),
+        what,
+        ..full
+    }
+}
+
+/// A map that failed.
+pub(crate) fn failed_map() -> Event {
+    let mut failed = event(Op::Map);
+    failed.errno = Errno::new(libc::ENOMEM as u32);
+    if let What::Map(map) = &mut failed.what {
+        map.range.len_bytes = Some(0);
+        map.file = None;
+        map.flags = Some(MapFlags(0x22));
+    }
+    failed
+}
+
+/// An event of another process.
+pub(crate) fn by(tgid: u32, name: &str, event: Event) -> Event {
+    Event {
+        actor: Actor {
+            tgid,
+            tid: tgid,
+            owner_tgid: tgid,
+            comm: comm(name),
+            ..event.actor
+        },
+        ..event
+    }
+}
+
+/// Two seconds with some of everything.
+pub(crate) fn report() -> Report {
+    let mut churn = Churn::new(1_000_000_000);
+    for &op in Op::ALL {
+        churn.apply(&event(op));
+    }
+    churn.apply(&failed_map());
+    for _ in 0..100 {
+        churn.apply(&by(200, "busy\u{7}", event(Op::Map)));
+        churn.apply(&by(200, "busy\u{7}", event(Op::Unmap)));
+    }
+    churn.apply(&by(300, "quiet", bare(Op::Map)));
+    let mut report = churn.tick(3_000_000_000, 65_530);
+    report.rank(2);
+    report
+}
+
+/// The ledger to go with it.
+pub(crate) fn ledger() -> Ledger {
+    Ledger {
+        kernel: KernelCounters {
+            hooks: vec![HookCounters {
+                hook: Hook::LockReleased,
+                program: "raw_lock_released".into(),
+                ledger: counter::Ledger {
+                    fired: 300,
+                    filtered: 80,
+                    submitted: 212,
+                    ring_full: 8,
+                    ..counter::Ledger::default()
+                },
+                missed: Some(1),
+            }],
+            unread_bytes: 0,
+        },
+        received: Received {
+            events: 212,
+            paths: 0,
+            undecodable: 0,
+        },
+        sinks: vec![SinkCounters {
+            sink: "sums",
+            delivered: 212,
+            dropped: 0,
+        }],
+        closed: true,
+    }
+}

@@ -1,0 +1,172 @@
+//! Reports in JSON.
+
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+use super::{SCHEMA, as_text, lossy};
+use crate::{
+    churn::{BackingSums, OpSums, ProcessReport, Report, Row, Sums},
+    clock::{WallClock, WallTime},
+    event::{Backing, Op},
+    ledger::{Ledger, LedgerJson},
+};
+
+#[derive(Serialize)]
+pub(super) struct ReportLine<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(serialize_with = "as_text")]
+    time: WallTime,
+    boot_ns: u64,
+    interval_ns: u64,
+    elapsed_ns: u64,
+    max_map_count: u32,
+    processes: Vec<ProcessFields<'a>>,
+    other: RowFields<'a>,
+    all: RowFields<'a>,
+    ledger: LedgerJson<'a>,
+}
+
+#[derive(Serialize)]
+struct ProcessFields<'a> {
+    pid: u32,
+    start_boot_ns: u64,
+    #[serde(serialize_with = "lossy")]
+    comm: &'a [u8],
+    uid: u32,
+    alive: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vmas: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_bytes: Option<u64>,
+    #[serde(flatten)]
+    row: RowFields<'a>,
+}
+
+#[derive(Serialize)]
+struct RowFields<'a> {
+    interval: SumsFields<'a>,
+    total: SumsFields<'a>,
+}
+
+#[derive(Serialize)]
+struct SumsFields<'a> {
+    mapped_bytes: u64,
+    unmapped_bytes: u64,
+    ops: Ops<'a>,
+    backings: Backings<'a>,
+}
+
+/// Operations that were done at all.
+struct Ops<'a>(&'a Sums);
+
+/// Backings that were mapped at all.
+struct Backings<'a>(&'a Sums);
+
+#[derive(Serialize)]
+struct OpFields {
+    count: u64,
+    errors: u64,
+    bytes: u64,
+    vmas_delta: i64,
+    total_delta_bytes: i64,
+    held_count: u64,
+    held_ns: u64,
+}
+
+#[derive(Serialize)]
+struct BackingFields {
+    maps: u64,
+    bytes: u64,
+}
+
+impl<'a> ReportLine<'a> {
+    pub(super) fn new(clock: WallClock, report: &'a Report, ledger: &'a Ledger) -> Self {
+        Self {
+            schema: SCHEMA,
+            kind: "report",
+            time: clock.at(report.boot_ns),
+            boot_ns: report.boot_ns,
+            interval_ns: report.interval_ns,
+            elapsed_ns: report.elapsed_ns,
+            max_map_count: report.max_map_count,
+            processes: report.processes.iter().map(ProcessFields::new).collect(),
+            other: RowFields::new(&report.other),
+            all: RowFields::new(&report.all),
+            ledger: ledger.to_json(),
+        }
+    }
+}
+
+impl<'a> ProcessFields<'a> {
+    fn new(process: &'a ProcessReport) -> Self {
+        Self {
+            pid: process.key.tgid,
+            start_boot_ns: process.key.start_boot_ns,
+            comm: process.comm.as_bytes(),
+            uid: process.uid,
+            alive: process.alive,
+            vmas: process.vmas,
+            total_bytes: process.total_bytes,
+            row: RowFields::new(&process.row),
+        }
+    }
+}
+
+impl<'a> RowFields<'a> {
+    fn new(row: &'a Row) -> Self {
+        let sums = |sums: &'a Sums| SumsFields {
+            mapped_bytes: sums.mapped_bytes(),
+            unmapped_bytes: sums.unmapped_bytes(),
+            ops: Ops(sums),
+            backings: Backings(sums),
+        };
+        Self {
+            interval: sums(&row.interval),
+            total: sums(&row.total),
+        }
+    }
+}
+
+impl Serialize for Ops<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for &op in Op::ALL {
+            let &OpSums {
+                count,
+                errors,
+                bytes,
+                vmas_delta,
+                total_delta_bytes,
+                held_count,
+                held_ns,
+            } = self.0.op(op);
+            if count > 0 {
+                let fields = OpFields {
+                    count,
+                    errors,
+                    bytes,
+                    vmas_delta,
+                    total_delta_bytes,
+                    held_count,
+                    held_ns,
+                };
+                map.serialize_entry(op.name(), &fields)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Backings<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for backing in Backing::ALL {
+            let &BackingSums { maps, bytes } = self.0.backing(backing);
+            if maps > 0 {
+                map.serialize_entry(backing.name(), &BackingFields { maps, bytes })?;
+            }
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,213 @@
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    event::{Comm, Op},
+    flags::{MapFlags, Prot},
+    sample,
+};
+
+fn validator() -> Validator {
+    let schema = include_str!("../../../../docs/event.schema.json");
+    jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
+}
+
+fn assert_valid(line: &Value) {
+    let errors: Vec<_> = validator()
+        .iter_errors(line)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{line:#}\n{errors:#?}");
+}
+
+/// The lines that a sink writes.
+fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> Vec<Value> {
+    let mut out = Vec::new();
+    let mut sink = Json::new(&mut out, WallClock::with_offset(sample::BOOT_AT_UNIX_NS));
+    write(&mut sink).unwrap();
+    sink.flush().unwrap();
+    drop(sink);
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with('\n'));
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn line(event: &Event) -> Value {
+    let mut lines = lines(|sink| sink.event(7, event));
+    assert_eq!(lines.len(), 1);
+    lines.remove(0)
+}
+
+#[test]
+fn every_operation_is_valid() {
+    for &op in Op::ALL {
+        for event in [sample::event(op), sample::bare(op)] {
+            let line = line(&event);
+            assert_valid(&line);
+            assert_eq!(line["op"], op.name());
+        }
+    }
+    assert_valid(&line(&sample::failed_map()));
+}
+
+#[test]
+fn a_map_has_all_its_fields() {
+    assert_eq!(
+        line(&sample::event(Op::Map)),
+        json!({
+            "schema": 1, "type": "event", "seq": 7, "section": 3,
+            "time": "2026-11-21T10:00:01.234567890Z", "boot_ns": 1_234_567_890,
+            "op": "map", "cause": "mmap",
+            "pid": 100, "tid": 100, "comm": "sample", "uid": 1000,
+            "start_boot_ns": 1000, "cgroup_id": 5,
+            "addr": "0x7f1234567000", "len_bytes": 8192, "requested_len_bytes": 5000,
+            "prot": "rw-", "flags": ["MAP_PRIVATE"], "backing": "private-file",
+            "file": {
+                "path": "/usr/lib/libc.so.6", "dev": "08:01", "inode": 42, "offset_bytes": 4096
+            },
+            "vmas": 20, "total_bytes": 409_600, "settled": true,
+            "vmas_delta": 1, "total_delta_bytes": 8192, "duration_ns": 2500
+        })
+    );
+}
+
+#[test]
+fn what_is_not_known_is_absent() {
+    let line = line(&sample::bare(Op::Map));
+    let mut keys: Vec<_> = line
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "boot_ns",
+            "cause",
+            "cgroup_id",
+            "comm",
+            "op",
+            "pid",
+            "schema",
+            "seq",
+            "start_boot_ns",
+            "tid",
+            "time",
+            "type",
+            "uid"
+        ]
+    );
+}
+
+#[test]
+fn failures_and_others_address_spaces_show() {
+    let mut failed = sample::failed_map();
+    failed.actor.owner_tgid = 99;
+    let line = line(&failed);
+    assert_eq!(line["errno"], "ENOMEM");
+    assert_eq!(line["owner_pid"], 99);
+    assert_eq!(line["len_bytes"], 0);
+    assert_eq!(line["backing"], "private-anonymous");
+    assert_valid(&line);
+}
+
+#[test]
+fn odd_values_stay_valid() {
+    let mut event = sample::event(Op::Map);
+    let mut name = [b'\n'; 16];
+    name[1] = 0xff;
+    event.actor.comm = Comm::new(name);
+    if let What::Map(map) = &mut event.what {
+        map.prot = Some(Prot(u32::MAX));
+        map.flags = Some(MapFlags(u32::MAX));
+        map.file = Some((sample::file(None), u64::MAX));
+        map.range.addr = Some(u64::MAX);
+    }
+    let odd = line(&event);
+    assert_valid(&odd);
+    assert_eq!(odd["comm"], format!("\n\u{fffd}{}", "\n".repeat(14)));
+    assert_eq!(odd["prot"], "rwx");
+    assert_eq!(odd["prot_flags"][0], "PROT_SEM");
+    assert_eq!(
+        odd["file"],
+        json!({"dev": "08:01", "inode": 42, "offset_bytes": u64::MAX})
+    );
+
+    let mut event = sample::event(Op::Advise);
+    assert_eq!(line(&event)["advice"], "MADV_DONTFORK");
+    if let What::Advise(advise) = &mut event.what {
+        advise.advice = Some(0x1234);
+    }
+    assert_eq!(line(&event)["advice"], "0x1234");
+    assert_valid(&line(&event));
+    // The third argument of mlock2 is no advice.
+    event.cause = Cause::Mlock;
+    assert_eq!(line(&event).get("advice"), None);
+}
+
+#[test]
+fn the_ledger_is_the_last_line() {
+    let lines = lines(|sink| {
+        sink.event(1, &sample::event(Op::Map))?;
+        sink.finish(&sample::ledger())
+    });
+    let types: Vec<_> = lines
+        .iter()
+        .map(|line| line["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["event", "ledger"]);
+    assert_valid(&lines[1]);
+    assert_eq!(lines[1]["fired"], 300);
+    assert_eq!(lines[1]["lost"], 8);
+    assert_eq!(lines[1]["balanced"], true);
+    assert_eq!(lines[1]["hooks"][0]["hook"], "lock_released");
+}
+
+#[test]
+fn a_report_is_one_line() {
+    let lines = lines(|sink| sink.report(&sample::report(), &sample::ledger()));
+    assert_eq!(lines.len(), 1);
+    let report = &lines[0];
+    assert_valid(report);
+    assert_eq!(report["type"], "report");
+    assert_eq!(report["interval_ns"], 2_000_000_000_u64);
+    assert_eq!(report["processes"][0]["pid"], 200);
+    assert_eq!(
+        report["processes"][0]["interval"]["ops"]["map"]["count"],
+        100
+    );
+    assert_eq!(
+        report["all"]["total"]["backings"]["private-file"],
+        json!({"maps": 101, "bytes": 101 * 8192})
+    );
+    assert_eq!(report["ledger"]["balanced"], true);
+}
+
+#[test]
+fn the_schema_refuses_what_is_wrong() {
+    let validator = validator();
+    let valid = line(&sample::event(Op::Map));
+    for (key, value) in [
+        ("schema", json!(2)),
+        ("type", json!("other")),
+        ("op", json!("fly")),
+        ("addr", json!(4096)),
+        ("prot", json!("rwz")),
+        ("errno", json!(12)),
+        ("unheard_of", json!(1)),
+    ] {
+        let mut wrong = valid.clone();
+        wrong[key] = value;
+        assert!(!validator.is_valid(&wrong), "{key}");
+    }
+    for key in ["seq", "time", "pid", "comm"] {
+        let mut wrong = valid.clone();
+        wrong.as_object_mut().unwrap().remove(key);
+        assert!(!validator.is_valid(&wrong), "{key}");
+    }
+}

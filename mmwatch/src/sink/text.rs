@@ -1,0 +1,250 @@
+//! Text for people: a line per event, or what [`ui`](crate::ui) draws.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use super::{Output, Sink};
+use crate::{
+    churn::Report,
+    clock::WallClock,
+    event::{Cause, Event, Op, What},
+    ledger::{Ledger, SinkCounters},
+    text::{Bytes, Escaped},
+};
+
+/// One line per event; the ledger at the end goes to another writer.
+#[derive(Debug)]
+pub struct Trace<W, L> {
+    output: Output<W>,
+    ledger_to: L,
+    clock: WallClock,
+}
+
+impl<W: Write, L: Write> Trace<W, L> {
+    /// A sink that writes events to `to`, under a header, and the ledger to `ledger_to`.
+    pub fn new(to: W, ledger_to: L, clock: WallClock) -> Self {
+        Self {
+            output: Output::with_header(to, HEADER),
+            ledger_to,
+            clock,
+        }
+    }
+}
+
+impl<W: Write, L: Write> Sink for Trace<W, L> {
+    fn event(&mut self, _seq: u64, event: &Event) -> io::Result<()> {
+        let line = Line {
+            event,
+            clock: self.clock,
+        };
+        self.output.event(|buffer| writeln!(buffer, "{line}"))
+    }
+
+    fn report(&mut self, _: &Report, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+
+    fn finish(&mut self, ledger: &Ledger) -> io::Result<()> {
+        write!(self.ledger_to, "{ledger}")?;
+        self.ledger_to.flush()
+    }
+
+    fn counters(&self) -> SinkCounters {
+        self.output.counters("text")
+    }
+}
+
+/// What [`Tables`] draws with: a pure function of a report and the ledger.
+pub type Draw = Box<dyn FnMut(&Report, &Ledger, WallClock) -> String>;
+
+/// Tables, one per report, each with the ledger as its end.
+pub struct Tables<W> {
+    to: W,
+    draw: Draw,
+    clock: WallClock,
+}
+
+impl<W: Write> Tables<W> {
+    /// A sink that writes to `to` what `draw` makes of a report.
+    pub fn new(to: W, clock: WallClock, draw: Draw) -> Self {
+        Self { to, draw, clock }
+    }
+}
+
+impl<W: Write> Sink for Tables<W> {
+    fn event(&mut self, _: u64, _: &Event) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
+        let text = (self.draw)(report, ledger, self.clock);
+        self.to.write_all(text.as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    fn finish(&mut self, _: &Ledger) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    fn counters(&self) -> SinkCounters {
+        SinkCounters {
+            sink: "text",
+            delivered: 0,
+            dropped: 0,
+        }
+    }
+}
+
+const HEADER: &str = "TIME             PID     TID COMM            OP                ADDR     LEN PROT \
+                      BACKING    VMAS INFO";
+
+/// One event as a line. All but INFO are columns of 93 characters together.
+struct Line<'a> {
+    event: &'a Event,
+    clock: WallClock,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.event;
+        let actor = &event.actor;
+        write!(
+            f,
+            "{} {:>7} {:>7} {:<15} {:<7} ",
+            self.clock.at(event.boot_ns).local_time_of_day(),
+            actor.tgid,
+            actor.tid,
+            Escaped(actor.comm.as_bytes()),
+            event.op().name(),
+        )?;
+        let range = event.range();
+        match range.addr {
+            Some(addr) => write!(f, "{addr:>14x} ")?,
+            None => write!(f, "{:>14} ", "-")?,
+        }
+        // Of a call that failed, what it wanted says more than that it got nothing.
+        let len = match event.errno {
+            Some(_) => range.requested_len_bytes,
+            None => event.covered_bytes().or(range.requested_len_bytes),
+        };
+        match len {
+            Some(len) => write!(f, "{:>7} ", Compact(len))?,
+            None => write!(f, "{:>7} ", "-")?,
+        }
+        let prot = match &event.what {
+            What::Map(map) => map.prot,
+            What::Protect(protect) => protect.prot,
+            What::Unmap(_)
+            | What::Remap(_)
+            | What::Brk(_)
+            | What::Grow(_)
+            | What::Advise(_)
+            | What::Fork(_)
+            | What::Exec(_)
+            | What::Exit(_) => None,
+        };
+        match prot {
+            Some(prot) => write!(f, "{prot:<4} ")?,
+            None => write!(f, "{:<4} ", "-")?,
+        }
+        let backing = event.backing().map_or("-", |backing| backing.short_name());
+        write!(f, "{backing:<9} ")?;
+        match event.space.vmas {
+            Some(vmas) => write!(f, "{vmas:>5}")?,
+            None => write!(f, "{:>5}", "-")?,
+        }
+        self.info(f)
+    }
+}
+
+impl Line<'_> {
+    /// What the columns have no room for.
+    fn info(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.event;
+        if let Some(errno) = event.errno {
+            write!(f, " {errno}")?;
+        }
+        if event.cause != usual_cause(event.op()) {
+            write!(f, " by {}", event.cause.name())?;
+        }
+        if event.actor.owner_tgid != event.actor.tgid {
+            write!(f, " in {}", event.actor.owner_tgid)?;
+        }
+        if let Some(file) = event.file() {
+            match &file.path {
+                Some(path) => write!(f, " {}", Escaped(path.as_bytes()))?,
+                None => write!(f, " {} {}", file.dev, file.inode)?,
+            }
+        }
+        match &event.what {
+            What::Map(_) | What::Protect(_) | What::Brk(_) | What::Grow(_) | What::Exec(_) => {
+                Ok(())
+            }
+            What::Unmap(unmap) => match unmap.vmas_removed {
+                Some(vmas) if vmas != 1 => write!(f, " {vmas} VMAs"),
+                Some(_) | None => Ok(()),
+            },
+            What::Remap(remap) => match (remap.old_addr, remap.old_len_bytes) {
+                (Some(addr), Some(len)) => write!(f, " from {addr:x} {}", Compact(len)),
+                _ => Ok(()),
+            },
+            What::Advise(advise) => match (event.cause, advise.advice) {
+                (Cause::Madvise, Some(advice)) => match crate::flags::advice_name(advice) {
+                    Some(name) => write!(f, " {name}"),
+                    None => write!(f, " {advice:#x}"),
+                },
+                _ => Ok(()),
+            },
+            What::Fork(fork) => {
+                write!(f, " child {}", fork.child_tgid)?;
+                if fork.shared {
+                    write!(f, " shared")?;
+                }
+                Ok(())
+            }
+            What::Exit(exit) => write!(f, " {} VMAs", exit.vmas_removed),
+        }
+    }
+}
+
+/// A size in 7 columns: `4KiB`, `1.5MiB`, but `1020KiB`, `1023MiB` without a fraction.
+struct Compact(u64);
+
+impl fmt::Display for Compact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = 1_u64 << (self.0.max(1).ilog2() / 10 * 10);
+        if self.0 / unit < 100 {
+            Bytes(self.0).fmt(f)
+        } else {
+            Bytes(self.0 / unit * unit).fmt(f)
+        }
+    }
+}
+
+/// The cause that goes without saying.
+const fn usual_cause(op: Op) -> Cause {
+    match op {
+        Op::Map => Cause::Mmap,
+        Op::Unmap => Cause::Munmap,
+        Op::Protect => Cause::Mprotect,
+        Op::Remap => Cause::Mremap,
+        Op::Brk => Cause::Brk,
+        Op::Grow => Cause::Fault,
+        Op::Advise => Cause::Madvise,
+        Op::Fork => Cause::Fork,
+        Op::Exec => Cause::Exec,
+        Op::Exit => Cause::Exit,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Where records come from.
+
+use std::{future::Future, io};
+
+use mmwatch_common::counter::{self, Hook};
+
+use crate::error::Error;
+
+/// Lends raw records one at a time, oldest first.
+pub trait Source {
+    /// Waits until there may be records to read: a wake-up from the kernel, or
+    /// the end of a short timer. Cancelling it loses nothing.
+    fn ready(&mut self) -> impl Future<Output = io::Result<()>>;
+
+    /// The next record, borrowed until the next call; `None` when all were read.
+    fn next(&mut self) -> Option<&[u8]>;
+
+    /// The kernel's counters, summed over all possible CPUs, never reset.
+    fn counters(&mut self) -> Result<KernelCounters, Error>;
+
+    /// Stops the kernel programs from making more records. What was made can
+    /// still be read, and so can the counters.
+    fn stop(&mut self);
+}
+
+/// What the kernel programs counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// One entry per attached program.
+    pub hooks: Vec<HookCounters>,
+    /// Bytes in the ring buffer that were not read yet, headers included.
+    pub unread_bytes: u64,
+}
+
+/// What one program counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookCounters {
+    /// Its row.
+    pub hook: Hook,
+    /// Its name in the kernel.
+    pub program: String,
+    /// Sum of its row over all CPUs.
+    pub ledger: counter::Ledger,
+    /// Runs that the kernel skipped; `None` where the kernel does not say.
+    pub missed: Option<u64>,
+}

@@ -1,0 +1,86 @@
+use super::*;
+use crate::{clock::WallClock, sample};
+
+/// The lines of a drawing; each must keep to 100 columns and to plain characters.
+fn lines(text: &str) -> Vec<&str> {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+    text.lines().collect()
+}
+
+#[test]
+fn top_is_a_table() {
+    let clock = WallClock::with_offset(sample::BOOT_AT_UNIX_NS);
+    let text = top::draw(&sample::report(), &sample::ledger(), clock);
+    let lines = lines(&text);
+    // The time of day depends on where the test runs.
+    assert!(lines[0].ends_with("  last 2.00s  limit 65530 VMAs per process"));
+    assert_eq!(
+        lines[1..],
+        [
+            "",
+            "    PID COMM               VMAS %LIMIT   MAPS/s UNMAPS/s   MAPPED/s UNMAPPED/s  ERRORS",
+            r"    200 busy\x07             20    0.0       50       50     400KiB     200KiB       0",
+            "    100 sample           exited      -        1        1      78KiB     202KiB       1",
+            "        other                                 1        0         0B         0B       0",
+            "        all                                  52       51     478KiB     402KiB       1",
+            "",
+            "BACKING             MAPS/s   MAPPED/s",
+            "private-file            51     404KiB",
+            "",
+            "in all 2.00s: 212 operations, 1 failed; map 103 unmap 101 protect 1 remap 1 brk 1 grow 1 advise 1",
+            "       fork 1 exec 1 exit 1",
+            "ledger: 300 fired = 80 filtered + 212 submitted + 8 ring full; 1 missed",
+            "        212 received, 0 undecodable, 0 unread; sums: 212 delivered, 0 dropped",
+            "",
+        ]
+    );
+}
+
+#[test]
+fn stat_is_a_table() {
+    let text = stat::draw(&sample::report(), &sample::ledger(), "'make -j2'");
+    assert_eq!(
+        lines(&text),
+        [
+            "",
+            "Address-space operations of 'make -j2', 2.00s:",
+            "",
+            "OP           COUNT   ERRORS      BYTES VMAS +/-   BYTES +/-       HELD  HELD MEAN",
+            "map            103        1     808KiB     +102     +816KiB   255.00µs     2.50µs",
+            "unmap          101        0     404KiB     +101     +808KiB   252.50µs     2.50µs",
+            "protect          1        0       4KiB       +1       +8KiB     2.50µs     2.50µs",
+            "remap            1        0      16KiB       +1       +8KiB     2.50µs     2.50µs",
+            "brk              1        0     132KiB       +1       +8KiB     2.50µs     2.50µs",
+            "grow             1        0       4KiB       +1       +8KiB     2.50µs     2.50µs",
+            "advise           1        0          -       +1       +8KiB     2.50µs     2.50µs",
+            "fork             1        0          -       +1       +8KiB     2.50µs     2.50µs",
+            "exec             1        0          -       +1       +8KiB     2.50µs     2.50µs",
+            "exit             1        0     400KiB       +1       +8KiB     2.50µs     2.50µs",
+            "all            212        1          -     +211     +1.6MiB   527.50µs     2.50µs",
+            "",
+            "BACKING                MAPS     MAPPED",
+            "private-file            101     808KiB",
+            "",
+            "    PID COMM               VMAS       OPS      MAPS    UNMAPS     MAPPED   UNMAPPED  ERRORS",
+            r"    200 busy\x07             20       200       100       100     800KiB     400KiB       0",
+            "    100 sample           exited        11         2         1     156KiB     404KiB       1",
+            "        other                           1         1         0         0B         0B       0",
+            "        all                           212       103       101     956KiB     804KiB       1",
+            "",
+            "ledger: 300 fired = 80 filtered + 212 submitted + 8 ring full; 1 missed",
+            "        212 received, 0 undecodable, 0 unread; sums: 212 delivered, 0 dropped",
+        ]
+    );
+}
+
+#[test]
+fn percent_is_never_rounded_up_to_the_limit() {
+    let percent = |part, limit| Percent { part, limit }.to_string();
+    assert_eq!(percent(65_529, 65_530), "99.9");
+    assert_eq!(percent(65_530, 65_530), "100.0");
+    assert_eq!(percent(0, 0), "0.0");
+    assert_eq!(format!("{:>6}", Percent { part: 1, limit: 8 }), "  12.5");
+}

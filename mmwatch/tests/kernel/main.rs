@@ -1,0 +1,63 @@
+//! Tests on a real kernel: mmwatch is started with a program of known mapping
+//! calls (this very binary, called as `kernel workload …`), and what it
+//! reports is held against what the program did.
+//!
+//! `MMWATCH_TEST_HOOKS` names one backend; without it, every backend that
+//! `mmwatch check` finds is tested. `MMWATCH_BIN` names the binary to test, where that is
+//! not the one cargo built. Needs root. Exit code 77: the named backend cannot
+//! be had on this kernel.
+
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod cases;
+mod run;
+mod workload;
+
+use std::{env, process::ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Backends, by their names on the command line.
+const BACKENDS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+
+/// Exit code for a backend that this kernel does not have.
+const NOT_AVAILABLE: u8 = 77;
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    if args.next().as_deref() == Some("workload") {
+        workload::main(&args.collect::<Vec<_>>());
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::from_args();
+
+    let wanted = env::var("MMWATCH_TEST_HOOKS").ok();
+    let mut trials = Vec::new();
+    for backend in BACKENDS {
+        if wanted.as_deref().is_some_and(|wanted| wanted != backend) {
+            continue;
+        }
+        match run::availability(backend) {
+            Ok(()) => trials.extend(cases::all().map(|(name, case)| {
+                Trial::test(format!("{backend}::{name}"), move || {
+                    case(backend);
+                    Ok(())
+                })
+            })),
+            Err(reason) => {
+                println!("not available: {backend}: {reason}");
+                if wanted.is_some() {
+                    return ExitCode::from(NOT_AVAILABLE);
+                }
+            }
+        }
+    }
+    if trials.is_empty() {
+        println!("no backend can be tested here; run as root");
+        return ExitCode::FAILURE;
+    }
+    // One at a time: the cases compare the machine before and after.
+    let arguments = Arguments { test_threads: Some(1), ..arguments };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,122 @@
+//! Runs mmwatch and takes its output apart.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub fn mmwatch() -> Command {
+    let path = env::var_os("MMWATCH_BIN")
+        .unwrap_or_else(|| option_env!("CARGO_BIN_EXE_mmwatch").unwrap_or("mmwatch").into());
+    Command::new(path)
+}
+
+/// Whether a backend can be had here, else why not.
+pub fn availability(backend: &str) -> Result<(), String> {
+    let output = mmwatch().args(["check", "--hooks", backend]).output().expect("mmwatch runs");
+    match output.status.code() {
+        Some(0) => Ok(()),
+        _ => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// A file name of our own in the temporary directory.
+pub fn temporary(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("mmwatch-test-{}-{number}-{name}", std::process::id()))
+}
+
+/// This binary, to be run as a workload.
+pub fn workload(args: &[&str]) -> Vec<String> {
+    let exe = env::current_exe().expect("own path");
+    let mut command = vec![exe.to_str().expect("UTF-8 path").to_owned(), "workload".to_owned()];
+    command.extend(args.iter().map(|arg| (*arg).to_owned()));
+    command
+}
+
+/// Starts `mmwatch trace -o json --hooks BACKEND ARGS -- COMMAND`.
+pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
+    let mut mmwatch = mmwatch();
+    mmwatch.args(["trace", "-o", "json", "--hooks", backend]).args(args);
+    if !command.is_empty() {
+        mmwatch.arg("--").args(command);
+    }
+    mmwatch
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mmwatch starts")
+}
+
+/// What a trace printed.
+pub struct Trace {
+    pub events: Vec<Value>,
+    pub ledger: Value,
+    pub code: Option<i32>,
+    pub stderr: String,
+}
+
+/// Runs a trace to its end.
+pub fn trace(backend: &str, args: &[&str], command: &[String]) -> Trace {
+    let child = start_trace(backend, args, command);
+    take_apart(&child.wait_with_output().expect("output"))
+}
+
+/// Takes the lines of a finished trace apart.
+pub fn take_apart(output: &Output) -> Trace {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut events = Vec::new();
+    let mut ledger = Value::Null;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let value: Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {line}\n{stderr}"));
+        match value["type"].as_str() {
+            Some("event") => events.push(value),
+            Some("ledger") => ledger = value,
+            _ => panic!("neither event nor ledger: {line}"),
+        }
+    }
+    assert!(ledger.is_object(), "no ledger at the end\n{stderr}");
+    Trace { events, ledger, code: output.status.code(), stderr }
+}
+
+impl Trace {
+    /// Asserts that the ledger balances and nothing was lost.
+    pub fn assert_whole(&self) {
+        self.assert_balanced();
+        for counter in
+            ["lost", "ring_full", "undecodable", "unread", "scratch_full", "spaces_full", "unfinished"]
+        {
+            assert_eq!(self.counter(counter), 0, "{counter}: {}", self.ledger);
+        }
+    }
+
+    /// Asserts that the ledger balances.
+    pub fn assert_balanced(&self) {
+        assert_eq!(self.ledger["balanced"], true, "{}", self.ledger);
+        assert_eq!(
+            self.counter("fired"),
+            self.counter("filtered") + self.counter("submitted") + self.counter("ring_full"),
+            "{}",
+            self.ledger
+        );
+        assert_eq!(self.counter("received"), self.events.len() as u64, "{}", self.ledger);
+    }
+
+    /// A number of the ledger.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.ledger[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", self.ledger))
+    }
+
+    /// Events of one operation.
+    pub fn of<'a>(&'a self, op: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.events.iter().filter(move |event| event["op"] == op)
+    }
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask build`: the agent, with its kernel programs inside.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::{process, workspace::Workspace};
+
+/// The host's target by name. Given a target, cargo keeps flags away from build
+/// scripts and results in a directory of their own, so that static and ordinary
+/// builds do not undo each other's work.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What is asked of the build.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Optimised, as users get it
+    #[arg(long)]
+    release: bool,
+    /// Without shared libraries, as VMs and other machines need it
+    #[arg(long = "static")]
+    is_static: bool,
+}
+
+/// Whether executables need shared libraries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Linking {
+    /// They do.
+    Dynamic,
+    /// They run anywhere.
+    Static,
+}
+
+/// The executables of the kernel tests.
+pub struct KernelTests {
+    /// The test binary.
+    pub tests: PathBuf,
+    /// The agent that it tests.
+    pub mmwatch: PathBuf,
+}
+
+/// Builds the agent and says where it is.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let linking = if options.is_static { Linking::Static } else { Linking::Dynamic };
+    println!("{}", agent(workspace, options.release, linking)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the agent; returns its path.
+pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--package", "mmwatch", "--bin", "mmwatch"]);
+    if release {
+        cargo.arg("--release");
+    }
+    executable(&messages(&mut cargo, linking)?, "bin", "mmwatch")
+}
+
+/// Builds the kernel tests and the agent that they run: optimised where they are
+/// static, for the VMs are slow enough.
+pub fn kernel_tests(workspace: &Workspace, linking: Linking) -> Result<KernelTests> {
+    let mut cargo = workspace.cargo("test");
+    cargo.args(["--no-run", "--package", "mmwatch", "--test", "kernel"]);
+    if linking == Linking::Static {
+        cargo.arg("--release");
+    }
+    let messages = messages(&mut cargo, linking)?;
+    Ok(KernelTests {
+        tests: executable(&messages, "test", "kernel")?,
+        mmwatch: executable(&messages, "bin", "mmwatch")?,
+    })
+}
+
+/// Runs a build; returns cargo's messages, one object a line.
+fn messages(cargo: &mut Command, linking: Linking) -> Result<String> {
+    cargo.arg("--message-format=json-render-diagnostics");
+    if linking == Linking::Static {
+        cargo
+            .args(["--target", TARGET])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
+    process::stdout(cargo)
+}
+
+/// The path of an executable of this kind and name that cargo has built.
+fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| {
+            let target = &message["target"];
+            target["name"] == name && target["kind"][0] == kind
+        })
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .with_context(|| format!("cargo built, but names no {kind} executable `{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGES: &str = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"mmwatch"},"executable":null}
+not a message
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"mmwatch"},"executable":"/t/mmwatch"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/deps/kernel-1"}
+{"reason":"build-finished","success":true}"#;
+
+    #[test]
+    fn executables_go_by_kind_and_name() {
+        let find = |kind, name| executable(MESSAGES, kind, name).ok();
+        assert_eq!(find("bin", "mmwatch"), Some(PathBuf::from("/t/mmwatch")));
+        assert_eq!(find("test", "kernel"), Some(PathBuf::from("/t/deps/kernel-1")));
+        assert_eq!(find("lib", "mmwatch"), None);
+        assert_eq!(find("test", "cli"), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! Sets up, builds, runs and tests mmwatch: `cargo xtask --help`.
+
+mod build;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, runs and tests mmwatch
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need
+    ///
+    /// Finds what is there and installs what is missing: rustup's components, Debian's packages
+    /// (which takes root), bpf-linker. Without anything to do it takes less than a second, and
+    /// every other task begins with it.
+    Setup(setup::Options),
+    /// Build mmwatch with its kernel programs
+    ///
+    /// Prints the path of the executable.
+    Build(build::Options),
+    /// Build mmwatch and run it
+    ///
+    /// Runs through sudo unless run by root, and ends with mmwatch's own exit code:
+    ///
+    ///   cargo xtask run -- trace -p 1234
+    #[command(verbatim_doc_comment)]
+    Run(run::Options),
+    /// Run every check and test
+    ///
+    /// Formatting, lints, documentation, unit and command-line tests, and the kernel tests: on
+    /// this machine's kernel, which takes root, and on others in VMs. Goes on after a failure and
+    /// lists all of them at the end.
+    #[command(visible_alias = "ci")]
+    Test,
+    /// Run the kernel tests, or a command, in VMs with other kernels
+    ///
+    /// Without a command, each kernel is booted once for each backend, and the kernel tests run in
+    /// it. With one, it is run on each kernel named (the newest by default), its output is ours and
+    /// so is its exit code. In the VM are busybox, `mmwatch` and `kernel-tests`:
+    ///
+    ///   cargo xtask vm --kernel 6.12 --hooks fentry
+    ///   cargo xtask vm --kernel 5.10 -- mmwatch check
+    ///   cargo xtask vm -- 'MMWATCH_TEST_HOOKS=kprobe kernel-tests fork'
+    ///
+    /// Kernels are Debian's cloud images, fetched once into target/vm/kernels. Consoles are kept
+    /// in target/vm/logs.
+    #[command(verbatim_doc_comment)]
+    Vm(vm::Options),
+}
+
+fn main() -> ExitCode {
+    match execute(&Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(task: &Task) -> Result<ExitCode> {
+    if let Task::Setup(options) = task {
+        setup::run(options)?;
+        eprintln!("setup: all is there");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let workspace = setup::run(&setup::Options::default())?;
+    match task {
+        Task::Setup(_) => Ok(ExitCode::SUCCESS),
+        Task::Build(options) => build::run(&workspace, options),
+        Task::Run(options) => run::run(&workspace, options),
+        Task::Test => test::run(&workspace),
+        Task::Vm(options) => vm::run(&workspace, options),
+    }
+}

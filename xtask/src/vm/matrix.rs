@@ -1,0 +1,144 @@
+//! Kernels × backends: what each pair came to, as people read it.
+
+use std::{fmt::Write as _, fs, path::PathBuf};
+
+use super::{Hooks, console::Outcome, kernels::Kernel};
+
+/// So much of a failed VM's console is printed at once.
+const TAIL_LINES: usize = 15;
+
+/// The tests of one kernel with one backend.
+pub struct Cell {
+    /// Version of the kernel.
+    pub kernel: String,
+    pub hooks: Hooks,
+    pub outcome: Outcome,
+    pub log: PathBuf,
+}
+
+impl Cell {
+    /// Judges an outcome: Debian's kernels all have trampolines and kprobes, so a
+    /// backend of these that is not available is our fault.
+    pub fn new(kernel: &Kernel, hooks: Hooks, outcome: Outcome, log: PathBuf) -> Self {
+        let outcome = match outcome {
+            Outcome::NotAvailable(reason) if hooks != Hooks::Tracepoint => {
+                Outcome::Failed(format!("must be available here: {reason}"))
+            }
+            other => other,
+        };
+        Self { kernel: kernel.version.clone(), hooks, outcome, log }
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    fn verdict(&self) -> String {
+        match &self.outcome {
+            Outcome::Passed(count) => format!("ok ({count})"),
+            Outcome::NotAvailable(_) => "n/a".to_owned(),
+            Outcome::Failed(_) => "FAILED".to_owned(),
+        }
+    }
+}
+
+/// A table with a row for each kernel, in the order of `cells`, and the reason of
+/// everything that is not plainly ok below it.
+pub fn table(cells: &[Cell]) -> String {
+    let mut kernels: Vec<&str> = cells.iter().map(|cell| cell.kernel.as_str()).collect();
+    kernels.dedup();
+    let mut columns: Vec<Hooks> = cells.iter().map(|cell| cell.hooks).collect();
+    columns.sort_unstable();
+    columns.dedup();
+
+    let mut rows = vec![vec!["kernel".to_owned()]];
+    rows[0].extend(columns.iter().map(|hooks| hooks.name().to_owned()));
+    for kernel in kernels {
+        let verdict = |hooks: &Hooks| {
+            let cell = cells.iter().find(|cell| cell.kernel == kernel && cell.hooks == *hooks);
+            cell.map(Cell::verdict).unwrap_or_default()
+        };
+        let mut row = vec![kernel.to_owned()];
+        row.extend(columns.iter().map(verdict));
+        rows.push(row);
+    }
+
+    let mut text = String::new();
+    for row in &rows {
+        let line: String = row.iter().map(|word| format!("{word:<12}")).collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for cell in cells {
+        let (Outcome::NotAvailable(reason) | Outcome::Failed(reason)) = &cell.outcome else {
+            continue;
+        };
+        let (kernel, hooks, verdict) = (&cell.kernel, cell.hooks.name(), cell.verdict());
+        let _ = writeln!(text, "{verdict}: {kernel} {hooks}: {reason}");
+    }
+    text
+}
+
+/// The end of each failed VM's console, with the path of the whole.
+pub fn failures(cells: &[Cell]) -> String {
+    let mut text = String::new();
+    for cell in cells.iter().filter(|cell| cell.has_failed()) {
+        let log = fs::read_to_string(&cell.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        let (kernel, hooks) = (&cell.kernel, cell.hooks.name());
+        let _ = writeln!(text, "\n{kernel} {hooks}, the end of {}:", cell.log.display());
+        for line in tail {
+            let _ = writeln!(text, "    {line}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(version: &str, hooks: Hooks, outcome: Outcome) -> Cell {
+        let kernel = Kernel {
+            series: String::new(),
+            version: version.to_owned(),
+            image: PathBuf::new(),
+        };
+        Cell::new(&kernel, hooks, outcome, PathBuf::from("/nowhere/x.log"))
+    }
+
+    #[test]
+    fn a_table_tells_all() {
+        let none = "no tracepoints of mmap_lock";
+        let cells = [
+            cell("5.10.262", Hooks::Fentry, Outcome::Passed(12)),
+            cell("5.10.262", Hooks::Tracepoint, Outcome::NotAvailable(none.to_owned())),
+            cell("7.2.12", Hooks::Fentry, Outcome::Failed("no verdict".to_owned())),
+            cell("7.2.12", Hooks::Tracepoint, Outcome::Passed(11)),
+        ];
+        assert_eq!(
+            table(&cells),
+            "\
+kernel      fentry      tracepoint
+5.10.262    ok (12)     n/a
+7.2.12      FAILED      ok (11)
+n/a: 5.10.262 tracepoint: no tracepoints of mmap_lock
+FAILED: 7.2.12 fentry: no verdict
+"
+        );
+        let failures = failures(&cells);
+        assert!(failures.contains("7.2.12 fentry, the end of /nowhere/x.log:"));
+        assert!(!failures.contains("5.10"));
+    }
+
+    #[test]
+    fn only_tracepoints_may_be_missing() {
+        for (hooks, fails) in
+            [(Hooks::Fentry, true), (Hooks::Kprobe, true), (Hooks::Tracepoint, false)]
+        {
+            let cell = cell("6.1.1", hooks, Outcome::NotAvailable("old".to_owned()));
+            assert_eq!(cell.has_failed(), fails, "{hooks:?}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `cargo xtask vm`: the kernel tests, or any command, in VMs with other kernels.
+
+mod apt;
+mod console;
+mod initramfs;
+mod kernels;
+mod matrix;
+mod qemu;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Mutex,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{build, process, workspace::Workspace};
+use console::{Console, Outcome};
+use initramfs::Rootfs;
+use kernels::Kernel;
+use matrix::Cell;
+
+/// An emulated VM of two CPUs keeps about one of ours busy.
+const AT_ONCE: usize = 1;
+
+/// What is asked of the VMs.
+#[derive(Default, clap::Args)]
+pub struct Options {
+    /// Kernel series, such as 6.12 (may be repeated); any that Debian has
+    #[arg(long, value_name = "K", value_parser = kernels::parse_series)]
+    kernel: Vec<String>,
+    /// Backend to test (may be repeated) [default: each]
+    #[arg(long, value_name = "B", conflicts_with = "command")]
+    hooks: Vec<Hooks>,
+    /// All kernels, not the standard ones alone
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// Build nothing: a VM with busybox alone, to look at a kernel
+    #[arg(long, requires = "command")]
+    bare: bool,
+    /// Also put FILE, a static executable, into the VM's /bin (may be repeated)
+    #[arg(long, value_name = "FILE", requires = "command")]
+    add: Vec<PathBuf>,
+    /// Command to run instead of the tests; a single word is a line for the shell
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// A way to hook into the kernel that is tested by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Hooks {
+    Fentry,
+    Kprobe,
+    Tracepoint,
+}
+
+impl Hooks {
+    /// As `--hooks` and the kernel tests call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// Runs the tests, or the command if there is one.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let series = if !options.kernel.is_empty() {
+        options.kernel.clone()
+    } else if options.all {
+        kernels::all()
+    } else if options.command.is_empty() {
+        kernels::STANDARD.map(str::to_owned).to_vec()
+    } else {
+        kernels::STANDARD.last().map(|newest| (*newest).to_owned()).into_iter().collect()
+    };
+    let mut programs = Vec::new();
+    if !options.bare {
+        let built = build::kernel_tests(workspace, build::Linking::Static)?;
+        programs.push(("mmwatch".to_owned(), built.mmwatch));
+        programs.push(("kernel-tests".to_owned(), built.tests));
+    }
+    for file in &options.add {
+        let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+        programs.push((name.to_string_lossy().into_owned(), file.clone()));
+    }
+    let dir = workspace.target().join("vm");
+    let kernels = kernels::get(&dir, &series)?;
+    let lab = Lab { dir, rootfs: Rootfs::new(programs)? };
+
+    if options.command.is_empty() {
+        let every = Hooks::value_variants();
+        let hooks = if options.hooks.is_empty() { every } else { &options.hooks };
+        lab.test(&kernels, hooks)
+    } else {
+        lab.command(&kernels, &shell_line(&options.command))
+    }
+}
+
+/// One word is a line for the shell, as in `sh -c`; several are one command.
+fn shell_line(command: &[String]) -> String {
+    match command {
+        [line] => line.clone(),
+        words => words.iter().map(|word| process::quote(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// Where VMs are made, and what they are made of.
+struct Lab {
+    dir: PathBuf,
+    rootfs: Rootfs,
+}
+
+impl Lab {
+    /// A VM for each kernel and backend, so that a panic takes no others along.
+    fn test(&self, kernels: &[Kernel], hooks: &[Hooks]) -> Result<ExitCode> {
+        let pairs: Vec<(&Kernel, Hooks)> = kernels
+            .iter()
+            .flat_map(|kernel| hooks.iter().map(move |hooks| (kernel, *hooks)))
+            .collect();
+        let mut cells = in_parallel(&pairs, |(kernel, hooks)| self.test_one(kernel, *hooks))?;
+        cells.sort_by_key(|cell| (kernels::numbers(&cell.kernel), cell.hooks));
+
+        let failures = matrix::failures(&cells);
+        print!("\n{}{failures}", matrix::table(&cells));
+        Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn test_one(&self, kernel: &Kernel, hooks: Hooks) -> Result<Cell> {
+        let start = Instant::now();
+        let name = format!("{}-{}", kernel.series, hooks.name());
+        let script = format!("export MMWATCH_TEST_HOOKS={}\nexec kernel-tests\n", hooks.name());
+        let console = self.boot(kernel, &name, &script, &mut |_| Ok(()))?;
+        let cell = Cell::new(kernel, hooks, console.outcome(), self.log(&name));
+        let verdict = match &cell.outcome {
+            Outcome::Passed(count) => format!("ok, {count} passed"),
+            Outcome::NotAvailable(reason) => format!("n/a, {reason}"),
+            Outcome::Failed(reason) => format!("FAILED, {reason}"),
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        println!("vm: {} {}: {verdict} ({seconds:.1} s)", kernel.version, hooks.name());
+        Ok(cell)
+    }
+
+    /// One VM after the other; the first exit code other than 0 is ours.
+    fn command(&self, kernels: &[Kernel], line: &str) -> Result<ExitCode> {
+        let mut exit = 0;
+        for kernel in kernels {
+            if kernels.len() > 1 {
+                eprintln!("vm: Linux {}", kernel.version);
+            }
+            let name = format!("{}-command", kernel.series);
+            let mut show = |line: &str| Ok(writeln!(io::stdout(), "{line}")?);
+            let console = self.boot(kernel, &name, &format!("{line}\n"), &mut show)?;
+            let code = match console.exit_code() {
+                Ok(code) => code,
+                Err(reason) => {
+                    eprintln!("vm: {reason}; see {}", self.log(&name).display());
+                    1
+                }
+            };
+            if exit == 0 {
+                exit = code;
+            }
+        }
+        Ok(ExitCode::from(u8::try_from(exit).unwrap_or(1)))
+    }
+
+    fn boot(
+        &self,
+        kernel: &Kernel,
+        name: &str,
+        script: &str,
+        show: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Console> {
+        let log = self.log(name);
+        let initramfs = self.dir.join(format!("{name}.cpio"));
+        if let Some(dir) = log.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        self.rootfs.write(&initramfs, &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"))?;
+        let console = qemu::boot(&kernel.image, &initramfs, &log, show);
+        remove(&initramfs)?;
+        console
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{name}.log"))
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Applies `work` to all items, [`AT_ONCE`] at a time; the results come in the
+/// order in which they were ready.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let todo = Mutex::new(items.iter());
+    let next = || todo.lock().ok()?.next();
+    let worker = || -> Result<Vec<R>> {
+        let mut results = Vec::new();
+        while let Some(item) = next() {
+            results.push(work(item)?);
+        }
+        Ok(results)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let mut results = Vec::new();
+        for worker in workers {
+            match worker.join() {
+                Ok(some) => results.extend(some?),
+                Err(_) => bail!("a thread that runs VMs panicked"),
+            }
+        }
+        Ok(results)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_is_a_line_and_several_are_a_command() {
+        let line = |words: &[&str]| {
+            shell_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(line(&["uname -a; ls $HOME"]), "uname -a; ls $HOME");
+        assert_eq!(line(&["echo", "a b", "$HOME"]), "echo 'a b' '$HOME'");
+    }
+
+    #[test]
+    fn parallel_work_is_done_once_each_and_errors_come_out() {
+        let items: Vec<u32> = (0..20).collect();
+        let mut doubled = in_parallel(&items, |n| Ok(n * 2)).unwrap();
+        doubled.sort_unstable();
+        assert_eq!(doubled, items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        let failing = in_parallel(&items, |n| if *n == 7 { bail!("seven") } else { Ok(()) });
+        assert_eq!(failing.unwrap_err().to_string(), "seven");
+    }
+}

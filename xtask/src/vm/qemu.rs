@@ -1,0 +1,112 @@
+//! One boot of one VM.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::console::Console;
+
+/// A boot takes 3 to 9 s where nothing else runs, the tests less than a minute;
+/// whoever needs longer than this hangs.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+
+/// From the verdict to the end of QEMU; the verdict stands whatever happens here.
+const POWER_OFF: Duration = Duration::from_secs(20);
+
+/// The console is a serial line. `loglevel=5` lets warnings through, which
+/// [`Console`] looks for. An oops ends the VM, and a panic is a reboot, which
+/// `-no-reboot` makes an exit. No watchdogs: emulated CPUs stand still whenever
+/// the host is busy, and the deadline catches real lockups.
+const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1 nowatchdog";
+
+/// Boots `kernel` and reads its console to the end, into `log` and, where the
+/// command wrote it, to `show`.
+pub fn boot(
+    kernel: &Path,
+    initramfs: &Path,
+    log: &Path,
+    show: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Console> {
+    let mut log_file =
+        File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut qemu = command(kernel, initramfs)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start qemu-system-x86_64")?;
+    let output = qemu.stdout.take().context("QEMU has no stdout")?;
+
+    // A thread of its own reads, for a pipe's read cannot be given a deadline.
+    let (send, lines) = mpsc::sync_channel(64);
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n') {
+            let Ok(line) = line else { break };
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+
+    let mut console = Console::default();
+    let mut end = Instant::now() + DEADLINE;
+    let mut follow = || -> Result<()> {
+        loop {
+            match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let line = String::from_utf8_lossy(&line);
+                    let line = line.trim_end_matches('\r');
+                    writeln!(log_file, "{line}")?;
+                    let was_over = console.is_over();
+                    if let Some(text) = console.line(line) {
+                        show(text)?;
+                    }
+                    if console.is_over() && !was_over {
+                        end = Instant::now() + POWER_OFF;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if !console.is_over() {
+                        writeln!(log_file, "xtask: no verdict within {} s", DEADLINE.as_secs())?;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    };
+    let followed = follow();
+    // Both fail only where QEMU has ended by itself.
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+    drop(lines);
+    let _ = reader.join();
+    followed?;
+    Ok(console)
+}
+
+fn command(kernel: &Path, initramfs: &Path) -> Command {
+    // setpriv: no VM outlives us, however we end.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        // Emulation, since KVM is not to be had on every machine that tests.
+        // Without cmpxchg16b: QEMU 7.2 corrupts flags when it emulates that, and
+        // kernels that use it panic now and then.
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
+        .args(["-m", "1G", "-smp", "2", "-no-reboot"])
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none"])
+        .args(["-append", KERNEL_ARGS])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs);
+    command
+}
