@@ -20,7 +20,9 @@ fn main() -> Result<()> {
         Some(path) => Toolchain::Custom(path),
         None => Toolchain::Nightly,
     };
-    let root_dir = root.to_str().context("the path of mmwatch-ebpf is not UTF-8")?;
+    let root_dir = root
+        .to_str()
+        .context("the path of mmwatch-ebpf is not UTF-8")?;
     let package = Package {
         name: "mmwatch-ebpf",
         root_dir,

@@ -4,55 +4,68 @@
 //! never runs a program inside itself on one CPU (it skips the run and counts
 //! it as missed), so plain additions are exact.
 
-use core::mem::size_of;
+use core::{mem::size_of, ops::AddAssign};
 
-/// A program that can make records, each with a row of its own in the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Hook {
-    /// A write lock was taken.
-    LockTaken = 0,
-    /// A write lock was released.
-    LockReleased = 1,
-    /// A write lock became a read lock.
-    LockDowngraded = 2,
-    /// `mmap_region` returned.
-    Map = 3,
-    /// The unmap core was entered.
-    UnmapEnter = 4,
-    /// The unmap core returned.
-    Unmap = 5,
-    /// A system call of ours returned (one program for all, `tracepoint`).
-    Call = 6,
-    /// mmap(2) returned.
-    CallMmap = 7,
-    /// munmap(2) returned.
-    CallMunmap = 8,
-    /// mprotect(2) returned.
-    CallMprotect = 9,
-    /// pkey_mprotect(2) returned.
-    CallPkeyMprotect = 10,
-    /// mremap(2) returned.
-    CallMremap = 11,
-    /// brk(2) returned.
-    CallBrk = 12,
-    /// shmat(2) returned.
-    CallShmat = 13,
-    /// shmdt(2) returned.
-    CallShmdt = 14,
-    /// A task was made.
-    Fork = 15,
-    /// A program was replaced.
-    Exec = 16,
-    /// An address space ended.
-    Exit = 17,
-    /// `mmap_region` was entered.
-    MapEnter = 18,
+macro_rules! hooks {
+    ($($(#[$meta:meta])* $hook:ident = $row:literal => $name:literal,)+) => {
+        /// A program that can make records, each with a row of its own in the ledger.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Hook { $($(#[$meta])* $hook = $row,)+ }
+
+        impl Hook {
+            /// Every hook, in the order of the rows.
+            pub const ALL: &'static [Self] = &[$(Self::$hook,)+];
+            /// Number of rows of the ledger.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// Its name in JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$hook => $name,)+ }
+            }
+        }
+    };
 }
 
-impl Hook {
-    /// Number of rows of the ledger.
-    pub const COUNT: u32 = 19;
+hooks! {
+    /// A write lock was taken.
+    LockTaken = 0 => "lock_taken",
+    /// A write lock was released.
+    LockReleased = 1 => "lock_released",
+    /// A write lock became a read lock.
+    LockDowngraded = 2 => "lock_downgraded",
+    /// `mmap_region` was entered.
+    MapEnter = 3 => "map_enter",
+    /// `mmap_region` returned.
+    Map = 4 => "map",
+    /// The unmap core was entered.
+    UnmapEnter = 5 => "unmap_enter",
+    /// The unmap core returned, or is about to remove what it gathered.
+    Unmap = 6 => "unmap",
+    /// A system call of ours returned (one program for all, `tracepoint`).
+    Call = 7 => "call",
+    /// mmap(2) returned.
+    CallMmap = 8 => "call_mmap",
+    /// munmap(2) returned.
+    CallMunmap = 9 => "call_munmap",
+    /// mprotect(2) returned.
+    CallMprotect = 10 => "call_mprotect",
+    /// pkey_mprotect(2) returned.
+    CallPkeyMprotect = 11 => "call_pkey_mprotect",
+    /// mremap(2) returned.
+    CallMremap = 12 => "call_mremap",
+    /// brk(2) returned.
+    CallBrk = 13 => "call_brk",
+    /// shmat(2) returned.
+    CallShmat = 14 => "call_shmat",
+    /// shmdt(2) returned.
+    CallShmdt = 15 => "call_shmdt",
+    /// A task was made.
+    Fork = 16 => "fork",
+    /// A program was replaced.
+    Exec = 17 => "exec",
+    /// An address space ended.
+    Exit = 18 => "exit",
 }
 
 /// One program's row. `fired = filtered + submitted + ring_full`.
@@ -79,6 +92,20 @@ pub struct Ledger {
     pub spaces_full: u64,
     /// Sections that ended without the return of the call that they belong to.
     pub unfinished: u64,
+}
+
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, row: Self) {
+        self.fired += row.fired;
+        self.filtered += row.filtered;
+        self.submitted += row.submitted;
+        self.ring_full += row.ring_full;
+        self.paths_submitted += row.paths_submitted;
+        self.paths_ring_full += row.paths_ring_full;
+        self.scratch_full += row.scratch_full;
+        self.spaces_full += row.spaces_full;
+        self.unfinished += row.unfinished;
+    }
 }
 
 const _: () = assert!(size_of::<Ledger>() == 9 * 8);

@@ -421,7 +421,9 @@ macro_rules! payloads {
     )+};
 }
 
-payloads!(Map, Unmap, Protect, Remap, Brk, Grow, Advise, Fork, Exec, Exit);
+payloads!(
+    Map, Unmap, Protect, Remap, Brk, Grow, Advise, Fork, Exec, Exit
+);
 
 /// Asserts that a type has exactly the given size, so that no padding hides in it.
 macro_rules! layout {

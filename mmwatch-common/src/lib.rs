@@ -29,4 +29,9 @@ macro_rules! pod {
 }
 
 #[cfg(feature = "user")]
-pod!(config::Config, config::Offsets, counter::Ledger, probe::Answer);
+pod!(
+    config::Config,
+    config::Offsets,
+    counter::Ledger,
+    probe::Answer
+);

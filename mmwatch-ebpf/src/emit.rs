@@ -22,7 +22,9 @@ use crate::{
 #[inline(always)]
 pub fn ledger(hook: Hook) -> Option<&'static mut Ledger> {
     // SAFETY: a per-CPU value that no other program writes.
-    LEDGER.get_ptr_mut(hook as u32).map(|row| unsafe { &mut *row })
+    LEDGER
+        .get_ptr_mut(hook as u32)
+        .map(|row| unsafe { &mut *row })
 }
 
 /// Counts a record that a filter on the process turned away before it was put together.

@@ -70,7 +70,12 @@ pub fn announce(hook: Hook, id: &FileId, file: u64) {
 #[inline(always)]
 unsafe fn walk(file: u64, record: *mut FilePath) -> bool {
     // SAFETY: within the record.
-    let (len, path) = unsafe { (&raw mut (*record).path_len, (&raw mut (*record).path).cast()) };
+    let (len, path) = unsafe {
+        (
+            &raw mut (*record).path_len,
+            (&raw mut (*record).path).cast(),
+        )
+    };
     // SAFETY: within the record.
     unsafe { len.write_volatile(0) };
 
@@ -84,9 +89,10 @@ unsafe fn walk(file: u64, record: *mut FilePath) -> bool {
     let mut complete = false;
 
     for _ in 0..MAX_STEPS {
-        let (Some(parent), Some(root)) =
-            (member!(dentry, dentry_parent: u64), member!(vfsmount, vfsmount_root: u64))
-        else {
+        let (Some(parent), Some(root)) = (
+            member!(dentry, dentry_parent: u64),
+            member!(vfsmount, vfsmount_root: u64),
+        ) else {
             break;
         };
         if dentry != root && dentry != parent {
@@ -99,9 +105,10 @@ unsafe fn walk(file: u64, record: *mut FilePath) -> bool {
         }
         // The top of this mount: go on where it is mounted, if it is.
         let mount = vfsmount.wrapping_sub(offset!(mount_mnt) as u64);
-        let (Some(above), Some(mountpoint)) =
-            (member!(mount, mount_parent: u64), member!(mount, mount_mountpoint: u64))
-        else {
+        let (Some(above), Some(mountpoint)) = (
+            member!(mount, mount_parent: u64),
+            member!(mount, mount_mountpoint: u64),
+        ) else {
             break;
         };
         if dentry != root || above == mount {
@@ -156,9 +163,8 @@ unsafe fn name(dentry: u64, target: *mut u8) -> usize {
         return 0;
     };
     // SAFETY: the helper checks the source and writes no more than NAME_LEN bytes.
-    let len = unsafe {
-        bpf_probe_read_kernel_str(target.cast(), NAME_LEN as u32, source as *const _)
-    };
+    let len =
+        unsafe { bpf_probe_read_kernel_str(target.cast(), NAME_LEN as u32, source as *const _) };
     if len < 0 {
         return 0;
     }

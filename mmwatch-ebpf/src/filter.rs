@@ -97,7 +97,8 @@ pub fn record(base: &Base, kind: Kind, size_bytes: Option<u64>) -> bool {
     if filters & FILTER_COMM != 0 && !is_comm(&base.actor.comm) {
         return false;
     }
-    if filters & FILTER_MIN_SIZE != 0 && size_bytes.is_none_or(|size| size < config!(min_size_bytes))
+    if filters & FILTER_MIN_SIZE != 0
+        && size_bytes.is_none_or(|size| size < config!(min_size_bytes))
     {
         return false;
     }

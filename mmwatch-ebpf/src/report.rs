@@ -14,9 +14,7 @@ use mmwatch_common::{
 use crate::{
     arch::Args,
     emit, file,
-    section::{
-        HAS_BASE, HAS_DELTA, HAS_FILE, HAS_MAP, HAS_SETTLED, HAS_UNMAP_VMAS, Section,
-    },
+    section::{HAS_BASE, HAS_DELTA, HAS_FILE, HAS_MAP, HAS_SETTLED, HAS_UNMAP_VMAS, Section},
     task::{self, Task},
 };
 
@@ -34,34 +32,41 @@ const MAX_ERRNO: u64 = 4095;
 const ENOMEM: u32 = 12;
 
 /// The address space after the section, and which of its fields say something.
+/// `net`: this is the section's last record, which tells what it cost and changed.
 #[inline(always)]
 fn space(section: &Section, net: bool) -> (Space, u16) {
     let mut known = KNOWN_SPACE;
+    let mut space = Space {
+        section: section.number,
+        pages: section.pages,
+        vmas: section.vmas,
+        ..NO_SPACE
+    };
     if section.has(HAS_SETTLED) {
         known |= KNOWN_SETTLED;
     }
-    if section.has(HAS_BASE) {
+    if net && section.has(HAS_BASE) {
         known |= KNOWN_HELD;
+        space.held_ns = section.held_ns;
     }
-    if section.has(HAS_DELTA) {
+    if net && section.has(HAS_DELTA) {
         known |= KNOWN_DELTA;
+        space.vmas_delta = section.vmas_delta;
+        space.pages_delta = section.pages_delta;
     }
-    let space = Space {
-        section: section.number,
-        pages: section.pages,
-        pages_delta: if net { section.pages_delta } else { 0 },
-        held_ns: if section.has(HAS_BASE) { section.held_ns } else { 0 },
-        vmas: section.vmas,
-        vmas_delta: if net { section.vmas_delta } else { 0 },
-    };
     (space, known)
 }
 
-const NO_SPACE: Space =
-    Space { section: 0, pages: 0, pages_delta: 0, held_ns: 0, vmas: 0, vmas_delta: 0 };
+const NO_SPACE: Space = Space {
+    section: 0,
+    pages: 0,
+    pages_delta: 0,
+    held_ns: 0,
+    vmas: 0,
+    vmas_delta: 0,
+};
 
-/// The common part. `net`: this is the section's last record and carries its
-/// net change.
+/// The common part; `net` as for [`space`].
 #[inline(always)]
 fn base(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, net: bool) -> Base {
     let (space, known, owner_tgid) = match section {
@@ -85,7 +90,11 @@ fn base(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, net: b
 /// Errno of a call's result, 0 for success.
 #[inline(always)]
 pub fn errno(result: u64) -> u32 {
-    if result >= MAX_ERRNO.wrapping_neg() { result.wrapping_neg() as u32 } else { 0 }
+    if result >= MAX_ERRNO.wrapping_neg() {
+        result.wrapping_neg() as u32
+    } else {
+        0
+    }
 }
 
 #[inline(always)]
@@ -132,7 +141,7 @@ fn replaced(
     pages: u64,
 ) {
     let mut base = base(task, cause, 0, section, false);
-    base.known |= KNOWN_RANGE;
+    base.known |= KNOWN_RANGE | KNOWN_ARGS;
     let payload = Unmap {
         addr,
         len_bytes: bytes(pages),
@@ -187,7 +196,15 @@ fn mmap(
     let replaced_pages = replaced_pages(section, (len_bytes >> PAGE_SHIFT) as i64);
     let at = if errno == 0 { result } else { addr };
     if replaced_pages != 0 {
-        replaced(hook, task, Cause::MapFixed, section, at, whole_pages(len), replaced_pages);
+        replaced(
+            hook,
+            task,
+            Cause::MapFixed,
+            section,
+            at,
+            whole_pages(len),
+            replaced_pages,
+        );
     }
 
     let mut base = base(task, Cause::Mmap, errno, section, true);
@@ -197,7 +214,11 @@ fn mmap(
         len_bytes,
         requested_len_bytes: len,
         vm_flags: 0,
-        offset_bytes: if flags & MAP_ANONYMOUS == 0 { offset } else { 0 },
+        offset_bytes: if flags & MAP_ANONYMOUS == 0 {
+            offset
+        } else {
+            0
+        },
         prot: prot as u32,
         flags: flags as u32,
         file: FileId::default(),
@@ -300,7 +321,15 @@ fn mremap(
     };
     let replaced_pages = replaced_pages(section, added_bytes >> PAGE_SHIFT);
     if replaced_pages != 0 {
-        replaced(hook, task, Cause::Mremap, section, at, new_len_bytes, replaced_pages);
+        replaced(
+            hook,
+            task,
+            Cause::Mremap,
+            section,
+            at,
+            new_len_bytes,
+            replaced_pages,
+        );
     }
 
     let mut base = base(task, Cause::Mremap, errno, section, true);
@@ -321,13 +350,7 @@ fn mremap(
 }
 
 #[inline(always)]
-fn brk(
-    hook: Hook,
-    task: &Task,
-    Args([wanted, ..]): Args,
-    result: u64,
-    section: Option<&Section>,
-) {
+fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: Option<&Section>) {
     // brk(2) of the kernel returns the break, moved or not; it knows no errno.
     let failed = wanted != 0 && result != wanted;
     let pages_delta = match section {
@@ -338,12 +361,21 @@ fn brk(
         // A question, or a move within a page: nothing was done.
         return;
     }
-    let mut base =
-        base(task, Cause::Brk, if failed { ENOMEM } else { 0 }, section, true);
+    let mut base = base(
+        task,
+        Cause::Brk,
+        if failed { ENOMEM } else { 0 },
+        section,
+        true,
+    );
     base.known |= KNOWN_ARGS;
     let len_bytes = bytes(pages_delta.unsigned_abs());
     let end = whole_pages(result);
-    let mut payload = Brk { addr: end, len_bytes: 0, requested_addr: wanted };
+    let mut payload = Brk {
+        addr: end,
+        len_bytes: 0,
+        requested_addr: wanted,
+    };
     if !failed {
         base.known |= KNOWN_RANGE;
         payload.len_bytes = len_bytes;
@@ -351,7 +383,11 @@ fn brk(
             payload.addr = end.wrapping_sub(len_bytes);
         }
     }
-    let size = if failed { wanted.wrapping_sub(result) } else { len_bytes };
+    let size = if failed {
+        wanted.wrapping_sub(result)
+    } else {
+        len_bytes
+    };
     emit::record(hook, base, payload, Some(size));
 }
 
@@ -384,13 +420,7 @@ fn shmat(
 }
 
 #[inline(always)]
-fn shmdt(
-    hook: Hook,
-    task: &Task,
-    Args([addr, ..]): Args,
-    result: u64,
-    section: Option<&Section>,
-) {
+fn shmdt(hook: Hook, task: &Task, Args([addr, ..]): Args, result: u64, section: Option<&Section>) {
     let errno = errno(result);
     let mut base = base(task, Cause::Shmdt, errno, section, true);
     if errno == 0 {
@@ -482,10 +512,18 @@ pub fn section_ended(hook: Hook, task: &Task, cause: Cause, args: Option<Args>, 
         };
         emit::record(hook, base, payload, Some(len_bytes));
     } else {
-        let mut payload = Advise { addr: 0, requested_len_bytes: 0, advice: 0 };
+        let mut payload = Advise {
+            addr: 0,
+            requested_len_bytes: 0,
+            advice: 0,
+        };
         if let Some(Args([addr, len, advice, ..])) = args {
             base.known |= KNOWN_ARGS;
-            payload = Advise { addr, requested_len_bytes: len, advice };
+            payload = Advise {
+                addr,
+                requested_len_bytes: len,
+                advice,
+            };
         }
         emit::record(hook, base, payload, Some(payload.requested_len_bytes));
     }

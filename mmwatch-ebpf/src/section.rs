@@ -103,14 +103,25 @@ static IDLE_SECTION: Section = Section {
     owner_tgid: 0,
     state: IDLE,
     has: 0,
-    unmap: UnmapDetail { start: 0, end: 0, pages: 0, pages_at_enter: 0, vmas: 0, runs: 0 },
+    unmap: UnmapDetail {
+        start: 0,
+        end: 0,
+        pages: 0,
+        pages_at_enter: 0,
+        vmas: 0,
+        runs: 0,
+    },
     map: MapDetail {
         addr: 0,
         len_bytes: 0,
         vm_flags: 0,
         offset_pages: 0,
         file: 0,
-        file_id: FileId { inode: 0, dev: 0, generation: 0 },
+        file_id: FileId {
+            inode: 0,
+            dev: 0,
+            generation: 0,
+        },
     },
 };
 
@@ -118,7 +129,9 @@ static IDLE_SECTION: Section = Section {
 #[inline(always)]
 pub fn get(tid: u32) -> Option<&'static mut Section> {
     // SAFETY: map values live as long as the program; no other thread writes this one.
-    SECTIONS.get_ptr_mut(tid).map(|section| unsafe { &mut *section })
+    SECTIONS
+        .get_ptr_mut(tid)
+        .map(|section| unsafe { &mut *section })
 }
 
 /// The thread's section while the lock of `mm` is held, or just after its
@@ -136,7 +149,9 @@ pub fn get_or_make(tid: u32) -> Option<&'static mut Section> {
     if let Some(section) = get(tid) {
         return Some(section);
     }
-    SECTIONS.insert(tid, &IDLE_SECTION, u64::from(BPF_NOEXIST)).ok()?;
+    SECTIONS
+        .insert(tid, &IDLE_SECTION, u64::from(BPF_NOEXIST))
+        .ok()?;
     get(tid)
 }
 

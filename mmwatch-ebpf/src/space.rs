@@ -10,9 +10,7 @@ use crate::{
     globals::config,
     maps::SPACES,
     memory::member,
-    section::{
-        HAS_BASE, HAS_DELTA, HAS_SETTLED, PAGES_PENDING, SETTLED, Section,
-    },
+    section::{HAS_BASE, HAS_DELTA, HAS_SETTLED, PAGES_PENDING, SETTLED, Section},
     task::{self, Task},
 };
 
@@ -120,9 +118,15 @@ pub fn settle(task: &Task, mm: u64, section: &mut Section, downgraded: bool) -> 
     // settle point, something changed without a section (stack growth under
     // the read lock before 6.5); that is not this section's doing.
     let base = if section.has(HAS_BASE) {
-        Size { vmas: section.vmas_before, pages: section.pages_before }
+        Size {
+            vmas: section.vmas_before,
+            pages: section.pages_before,
+        }
     } else {
-        Size { vmas: state.vmas, pages: state.pages }
+        Size {
+            vmas: state.vmas,
+            pages: state.pages,
+        }
     };
     note_delta(section, base, now);
     state.vmas = now.vmas;
@@ -140,10 +144,17 @@ fn adopt_at_settle(task: &Task, mm: u64, section: &mut Section, now: Size) -> Se
     }
     section.owner_tgid = task.tgid;
     if section.has(HAS_BASE) {
-        let base = Size { vmas: section.vmas_before, pages: section.pages_before };
+        let base = Size {
+            vmas: section.vmas_before,
+            pages: section.pages_before,
+        };
         note_delta(section, base, now);
     }
-    if adopt(mm, now, task.tgid, task.start_boot_ns()) { Settled::Done } else { Settled::Full }
+    if adopt(mm, now, task.tgid, task.start_boot_ns()) {
+        Settled::Done
+    } else {
+        Settled::Full
+    }
 }
 
 #[inline(always)]

@@ -249,7 +249,6 @@ pub(crate) fn ledger() -> Ledger {
                 },
                 missed: Some(1),
             }],
-            unread_bytes: 0,
         },
         received: Received {
             events: 212,

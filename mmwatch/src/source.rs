@@ -28,8 +28,6 @@ pub trait Source {
 pub struct KernelCounters {
     /// One entry per attached program.
     pub hooks: Vec<HookCounters>,
-    /// Bytes in the ring buffer that were not read yet, headers included.
-    pub unread_bytes: u64,
 }
 
 /// What one program counted.

@@ -45,7 +45,11 @@ pub struct KernelTests {
 
 /// Builds the agent and says where it is.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let linking = if options.is_static { Linking::Static } else { Linking::Dynamic };
+    let linking = if options.is_static {
+        Linking::Static
+    } else {
+        Linking::Dynamic
+    };
     println!("{}", agent(workspace, options.release, linking)?.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -113,7 +117,10 @@ not a message
     fn executables_go_by_kind_and_name() {
         let find = |kind, name| executable(MESSAGES, kind, name).ok();
         assert_eq!(find("bin", "mmwatch"), Some(PathBuf::from("/t/mmwatch")));
-        assert_eq!(find("test", "kernel"), Some(PathBuf::from("/t/deps/kernel-1")));
+        assert_eq!(
+            find("test", "kernel"),
+            Some(PathBuf::from("/t/deps/kernel-1"))
+        );
         assert_eq!(find("lib", "mmwatch"), None);
         assert_eq!(find("test", "cli"), None);
     }

@@ -82,7 +82,11 @@ fn captured(command: &mut Command) -> Result<Output> {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let stderr = stderr.trim();
         let colon = if stderr.is_empty() { "" } else { ": " };
-        bail!("`{}` failed ({}){colon}{stderr}", line(command), output.status);
+        bail!(
+            "`{}` failed ({}){colon}{stderr}",
+            line(command),
+            output.status
+        );
     }
     Ok(output)
 }
@@ -93,11 +97,20 @@ mod tests {
 
     #[test]
     fn words_survive_the_shell() {
-        for word in ["", "plain-1.0", "two words", "it's", "$HOME", "a;b", "\"", "`id`", "*"] {
-            let printed = quiet_stdout(Command::new("sh").args([
-                "-c",
-                &format!("printf %s {}", quote(word)),
-            ]))
+        for word in [
+            "",
+            "plain-1.0",
+            "two words",
+            "it's",
+            "$HOME",
+            "a;b",
+            "\"",
+            "`id`",
+            "*",
+        ] {
+            let printed = quiet_stdout(
+                Command::new("sh").args(["-c", &format!("printf %s {}", quote(word))]),
+            )
             .unwrap();
             assert_eq!(printed, word);
         }

@@ -31,10 +31,18 @@ const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
 
 const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
-const COMPILER_PACKAGES: [&str; 4] =
-    ["rustc-web", "cargo-web", "rust-web-clippy", "libstd-rust-web-dev-bpf"];
-const LINKER_PACKAGES: [&str; 4] =
-    ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
+const COMPILER_PACKAGES: [&str; 4] = [
+    "rustc-web",
+    "cargo-web",
+    "rust-web-clippy",
+    "libstd-rust-web-dev-bpf",
+];
+const LINKER_PACKAGES: [&str; 4] = [
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "zlib1g-dev",
+    "libzstd-dev",
+];
 
 /// Finds what is there, installs what is missing, and says so on stderr.
 pub fn run(options: &Options) -> Result<Workspace> {
@@ -123,7 +131,9 @@ fn llvm_of(toolchain: &str) -> Result<u32> {
 }
 
 fn llvm_major(version: &str) -> Option<u32> {
-    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    let llvm = version
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))?;
     llvm.split('.').next()?.parse().ok()
 }
 
@@ -137,7 +147,11 @@ fn install_linker() -> Result<()> {
     let mut install = Command::new("cargo");
     install
         .args(["install", "bpf-linker", "--version", BPF_LINKER])
-        .args(["--no-default-features", "--features", &format!("llvm-{LLVM}")])
+        .args([
+            "--no-default-features",
+            "--features",
+            &format!("llvm-{LLVM}"),
+        ])
         .env("LLVM_PREFIX", LLVM_PREFIX);
     process::run(&mut install)?;
     if !has_linker() {
@@ -152,7 +166,10 @@ fn packages(wanted: &[(&str, &[&str])], yes: bool) -> Result<()> {
     for (purpose, names) in wanted {
         let missing = missing(names)?;
         if !missing.is_empty() {
-            eprintln!("setup: for {purpose}, these packages are missing: {}", missing.join(" "));
+            eprintln!(
+                "setup: for {purpose}, these packages are missing: {}",
+                missing.join(" ")
+            );
             all.extend(missing);
         }
     }
@@ -202,7 +219,10 @@ fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
         .stderr(Stdio::null())
         .output()
         .context("cannot start dpkg-query")?;
-    Ok(not_installed(&String::from_utf8_lossy(&output.stdout), names))
+    Ok(not_installed(
+        &String::from_utf8_lossy(&output.stdout),
+        names,
+    ))
 }
 
 fn not_installed<'a>(listed: &str, names: &[&'a str]) -> Vec<&'a str> {
@@ -211,7 +231,11 @@ fn not_installed<'a>(listed: &str, names: &[&'a str]) -> Vec<&'a str> {
             .lines()
             .any(|line| line.split_once(' ') == Some((name, "installed")))
     };
-    names.iter().copied().filter(|name| !is_installed(name)).collect()
+    names
+        .iter()
+        .copied()
+        .filter(|name| !is_installed(name))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,6 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in.
 
-use std::{
-    env,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{env, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -47,7 +43,10 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
         checks.step("unit and command-line tests", || {
             let mut test = workspace.cargo("test");
             test.args(["--no-fail-fast", "--lib", "--bins"]);
-            for name in test_targets(workspace)?.iter().filter(|name| *name != KERNEL) {
+            for name in test_targets(workspace)?
+                .iter()
+                .filter(|name| *name != KERNEL)
+            {
                 test.args(["--test", name]);
             }
             process::run(&mut test)

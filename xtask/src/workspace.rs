@@ -36,7 +36,10 @@ impl Workspace {
     pub fn new(toolchain: BpfToolchain) -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = here.parent().context("xtask is not in a workspace")?;
-        Ok(Self { root: root.to_owned(), toolchain })
+        Ok(Self {
+            root: root.to_owned(),
+            toolchain,
+        })
     }
 
     /// The top directory.
@@ -81,7 +84,12 @@ impl Workspace {
                 rustup.env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
             }
         }
-        rustup.args(["--package", "mmwatch-ebpf", "--target", "bpfel-unknown-none"]);
+        rustup.args([
+            "--package",
+            "mmwatch-ebpf",
+            "--target",
+            "bpfel-unknown-none",
+        ]);
         rustup.arg("--target-dir").arg(self.target().join("bpf"));
         rustup.args(["--", "-D", "warnings"]);
         rustup

@@ -31,8 +31,8 @@ pub struct Entry {
 #[inline(always)]
 pub fn entry(task: u64, regs: u64) -> Option<Entry> {
     let number: i64 = read(regs, offset_of!(pt_regs, orig_rax))?;
-    let compat = has!(task_thread_status)
-        && member!(task, task_thread_status: u32)? & TS_COMPAT != 0;
+    let compat =
+        has!(task_thread_status) && member!(task, task_thread_status: u32)? & TS_COMPAT != 0;
     Some(Entry {
         number: if number < 0 { number } else { number & !X32 },
         compat,
@@ -78,7 +78,11 @@ impl Entry {
         if self.number < 0 {
             return Cause::Fault;
         }
-        if self.compat { self.cause_32() } else { self.cause_64() }
+        if self.compat {
+            self.cause_32()
+        } else {
+            self.cause_64()
+        }
     }
 
     #[inline(always)]

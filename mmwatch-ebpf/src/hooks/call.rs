@@ -8,10 +8,10 @@ use aya_ebpf::{
 use mmwatch_common::{config::Call, counter::Hook};
 
 use crate::{
-    arch,
-    emit,
+    arch, emit,
     filter::{self, Process},
     globals::config,
+    hooks::lock,
     report,
     section::{self, IDLE, PAGES_PENDING, SETTLED},
     space::{self, Settled},
@@ -52,12 +52,13 @@ fn returned(hook: Hook, task: &Task, call: Call, regs: Option<u64>, result: u64)
     }
 }
 
-/// Where nothing tells of the lock (5.10 with tracepoints alone), calls settle
-/// at their return: exact while one thread at a time changes the address space.
+/// Where nothing tells of the lock (5.10 with tracepoints alone), the call
+/// itself takes the place of the section: what was there at its entry is
+/// compared with what is there at its return. Exact while one thread at a time
+/// changes the address space.
 #[inline(always)]
 fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::Section> {
-    let section = section::get_or_make(task.tid)?;
-    section.begin(mm);
+    let section = section::open(task.tid, mm)?;
     match space::settle(task, mm, section, false) {
         Settled::Done => {}
         Settled::Full => {
@@ -80,7 +81,13 @@ macro_rules! call {
     ($hook:ident, $call:ident, $fexit:ident, $kretprobe:ident) => {
         #[fexit]
         fn $fexit(ctx: FExitContext) -> i32 {
-            returned(Hook::$hook, &Task::current(), Call::$call, Some(ctx.arg(0)), ctx.arg(1));
+            returned(
+                Hook::$hook,
+                &Task::current(),
+                Call::$call,
+                Some(ctx.arg(0)),
+                ctx.arg(1),
+            );
             0
         }
 
@@ -95,12 +102,35 @@ macro_rules! call {
 
 call!(CallMmap, Mmap, fexit_sys_mmap, kretprobe_sys_mmap);
 call!(CallMunmap, Munmap, fexit_sys_munmap, kretprobe_sys_munmap);
-call!(CallMprotect, Mprotect, fexit_sys_mprotect, kretprobe_sys_mprotect);
-call!(CallPkeyMprotect, Mprotect, fexit_sys_pkey_mprotect, kretprobe_sys_pkey_mprotect);
+call!(
+    CallMprotect,
+    Mprotect,
+    fexit_sys_mprotect,
+    kretprobe_sys_mprotect
+);
+call!(
+    CallPkeyMprotect,
+    Mprotect,
+    fexit_sys_pkey_mprotect,
+    kretprobe_sys_pkey_mprotect
+);
 call!(CallMremap, Mremap, fexit_sys_mremap, kretprobe_sys_mremap);
 call!(CallBrk, Brk, fexit_sys_brk, kretprobe_sys_brk);
 call!(CallShmat, Shmat, fexit_sys_shmat, kretprobe_sys_shmat);
 call!(CallShmdt, Shmdt, fexit_sys_shmdt, kretprobe_sys_shmdt);
+
+// void sys_enter(struct pt_regs *regs, long id): only where nothing tells of the lock.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
+    let task = Task::current();
+    if arch::entry(task.address, ctx.arg(0))
+        .and_then(arch::Entry::call)
+        .is_some()
+    {
+        lock::taken(Hook::LockTaken, &task, task.mm());
+    }
+    0
+}
 
 // void sys_exit(struct pt_regs *regs, long ret): every call of every task comes by.
 #[raw_tracepoint(tracepoint = "sys_exit")]

@@ -96,7 +96,11 @@ fn forked(child: u64) {
         parent.tgid
     };
     let base = base(parent.actor(owner_tgid), Cause::Fork, known, size, 0);
-    let payload = Fork { child_start_boot_ns, child_tgid, shared: u32::from(shared) };
+    let payload = Fork {
+        child_start_boot_ns,
+        child_tgid,
+        shared: u32::from(shared),
+    };
     emit::record(Hook::Fork, base, payload, None);
 }
 
@@ -125,8 +129,16 @@ fn execed() {
             0
         }
     };
-    let mut base = base(task.actor(task.tgid), Cause::Exec, KNOWN_EXACT, size, section);
-    let mut payload = Exec { file: FileId::default() };
+    let mut base = base(
+        task.actor(task.tgid),
+        Cause::Exec,
+        KNOWN_EXACT,
+        size,
+        section,
+    );
+    let mut payload = Exec {
+        file: FileId::default(),
+    };
     if let Some(exe) = member!(mm, mm_exe_file: u64).filter(|exe| *exe != 0)
         && let Some(id) = file::identity(exe)
     {
@@ -173,8 +185,11 @@ fn exited(mm: u64) {
     let mut base = base(actor, cause, KNOWN_EXACT | KNOWN_DELTA, gone, sections + 1);
     base.space.vmas_delta = 0i32.wrapping_sub(size.vmas as i32);
     base.space.pages_delta = 0i64.wrapping_sub(size.pages as i64);
-    let payload =
-        Exit { len_bytes: size.pages << PAGE_SHIFT, vmas_removed: size.vmas, pad: 0 };
+    let payload = Exit {
+        len_bytes: size.pages << PAGE_SHIFT,
+        vmas_removed: size.vmas,
+        pad: 0,
+    };
     emit::record(Hook::Exit, base, payload, Some(payload.len_bytes));
 }
 

@@ -17,8 +17,7 @@ use mmwatch_common::{
 };
 
 use crate::{
-    arch,
-    emit,
+    arch, emit,
     filter::{self, Process},
     globals::{config, has, offset},
     memory::read,
@@ -33,7 +32,7 @@ const OWNER_FLAGS: u64 = 0x7;
 
 /// The write lock of `mm` was taken.
 #[inline(always)]
-fn taken(hook: Hook, task: &Task, mm: u64) {
+pub fn taken(hook: Hook, task: &Task, mm: u64) {
     if filter::process(task) != Process::Wanted {
         return;
     }

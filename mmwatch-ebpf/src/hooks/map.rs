@@ -56,7 +56,14 @@ fn current_section() -> Option<&'static mut Section> {
 #[fexit]
 fn fexit_mmap_region(ctx: FExitContext) -> i32 {
     if let Some(section) = current_section() {
-        entered(section, ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3), ctx.arg(4));
+        entered(
+            section,
+            ctx.arg(0),
+            ctx.arg(1),
+            ctx.arg(2),
+            ctx.arg(3),
+            ctx.arg(4),
+        );
         // The result follows the six arguments.
         returned(section, ctx.arg(6));
     }

@@ -88,7 +88,9 @@ impl Btf {
         };
         let mut at = header.types;
         while at < header.types_end {
-            let ty = btf.record(at).ok_or(BtfError::Malformed("a type is cut off"))?;
+            let ty = btf
+                .record(at)
+                .ok_or(BtfError::Malformed("a type is cut off"))?;
             let id = btf.types.len() as u32;
             btf.types.push(at as u32);
             match ty.kind {
@@ -97,7 +99,9 @@ impl Btf {
                 KIND_TYPEDEF => drop(btf.typedefs.entry(ty.name).or_insert(id)),
                 _ => {}
             }
-            at += ty.len().ok_or(BtfError::Malformed("a type of unknown kind"))?;
+            at += ty
+                .len()
+                .ok_or(BtfError::Malformed("a type of unknown kind"))?;
         }
         btf.index_names();
         Ok(btf)
@@ -204,7 +208,11 @@ impl Btf {
             let at = ty.at + 12 + index * 12;
             let member_type = self.word(at + 4)?;
             let offset = self.word(at + 8)?;
-            let offset = if ty.bitfields { offset & 0xff_ffff } else { offset };
+            let offset = if ty.bitfields {
+                offset & 0xff_ffff
+            } else {
+                offset
+            };
             match self.string(self.word(at)?)? {
                 b"" => {
                     let (inner, inner_type) =
@@ -248,7 +256,11 @@ impl Header {
         if magic != MAGIC.to_ne_bytes() {
             return Err(BtfError::Malformed("wrong magic number"));
         }
-        let field = |index: usize| word(data, 4 + index * 4).map(|word| word as usize).ok_or(CUT);
+        let field = |index: usize| {
+            word(data, 4 + index * 4)
+                .map(|word| word as usize)
+                .ok_or(CUT)
+        };
         let header_len = field(0)?;
         let types = header_len + field(1)?;
         let types_end = types + field(2)?;
@@ -256,7 +268,11 @@ impl Header {
         if types_end > data.len() || strings + field(4)? > data.len() {
             return Err(BtfError::Malformed("a section ends beyond the data"));
         }
-        Ok(Self { types, types_end, strings })
+        Ok(Self {
+            types,
+            types_end,
+            strings,
+        })
     }
 }
 
@@ -293,11 +309,34 @@ mod tests {
         // struct outer { int; struct { int a; inner_t b; }; }, typedef struct inner inner_t
         let strings = b"\0outer\0a\0b\0inner\0inner_t\0c\0";
         let types = [
-            1, info(KIND_STRUCT, 1), 40, 0, 2, 64, // 1: outer
-            0, info(KIND_STRUCT, 2), 32, 7, 5, 0, 9, 3, 32, // 2: anonymous
-            17, info(KIND_TYPEDEF, 0), 4, // 3: inner_t
-            11, info(KIND_STRUCT, 1), 16, 25, 5, 96, // 4: inner
-            0, info(KIND_INT, 0), 4, 32, // 5: int
+            1,
+            info(KIND_STRUCT, 1),
+            40,
+            0,
+            2,
+            64, // 1: outer
+            0,
+            info(KIND_STRUCT, 2),
+            32,
+            7,
+            5,
+            0,
+            9,
+            3,
+            32, // 2: anonymous
+            17,
+            info(KIND_TYPEDEF, 0),
+            4, // 3: inner_t
+            11,
+            info(KIND_STRUCT, 1),
+            16,
+            25,
+            5,
+            96, // 4: inner
+            0,
+            info(KIND_INT, 0),
+            4,
+            32, // 5: int
         ];
         let btf = Btf::parse(blob(&types, strings)).unwrap();
         assert_eq!(btf.offset("outer.a"), Some(8));
@@ -312,10 +351,24 @@ mod tests {
     fn functions_and_tracepoints_know_their_arguments() {
         let strings = b"\0f\0btf_trace_t\0";
         let types = [
-            1, info(KIND_FUNC, 0), 2, // 1: f
-            0, info(KIND_FUNC_PROTO, 3), 0, 0, 0, 0, 0, 0, 0, // 2: its prototype
-            0, info(KIND_PTR, 0), 2, // 3: pointer
-            3, info(KIND_TYPEDEF, 0), 3, // 4: btf_trace_t
+            1,
+            info(KIND_FUNC, 0),
+            2, // 1: f
+            0,
+            info(KIND_FUNC_PROTO, 3),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0, // 2: its prototype
+            0,
+            info(KIND_PTR, 0),
+            2, // 3: pointer
+            3,
+            info(KIND_TYPEDEF, 0),
+            3, // 4: btf_trace_t
         ];
         let btf = Btf::parse(blob(&types, strings)).unwrap();
         assert_eq!(btf.function_params("f"), Some(3));
@@ -326,7 +379,18 @@ mod tests {
     #[test]
     fn every_truncation_is_an_error_or_harmless() {
         let strings = b"\0outer\0a\0";
-        let types = [1, info(KIND_STRUCT, 1), 8, 7, 2, 32, 0, info(KIND_INT, 0), 4, 32];
+        let types = [
+            1,
+            info(KIND_STRUCT, 1),
+            8,
+            7,
+            2,
+            32,
+            0,
+            info(KIND_INT, 0),
+            4,
+            32,
+        ];
         let whole = blob(&types, strings);
         for len in 0..whole.len() {
             assert!(Btf::parse(whole[..len].to_vec()).is_err(), "{len} bytes");
@@ -337,6 +401,9 @@ mod tests {
     #[test]
     fn unknown_kinds_are_errors() {
         let types = [0, info(31, 0), 0];
-        assert!(matches!(Btf::parse(blob(&types, b"\0")), Err(BtfError::Malformed(_))));
+        assert!(matches!(
+            Btf::parse(blob(&types, b"\0")),
+            Err(BtfError::Malformed(_))
+        ));
     }
 }

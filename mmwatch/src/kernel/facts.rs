@@ -165,7 +165,10 @@ impl Facts {
 
     /// Members that were looked for and not found.
     pub fn missing_offsets(&self) -> impl Iterator<Item = &'static str> {
-        Offsets::PATHS.iter().copied().filter(|path| !self.offsets.contains_key(*path))
+        Offsets::PATHS
+            .iter()
+            .copied()
+            .filter(|path| !self.offsets.contains_key(*path))
     }
 }
 
@@ -188,7 +191,11 @@ fn chosen(modes: &str) -> Option<String> {
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let none = "none";
-        writeln!(f, "kernel               {} ({})", self.kernel_release, self.machine)?;
+        writeln!(
+            f,
+            "kernel               {} ({})",
+            self.kernel_release, self.machine
+        )?;
         writeln!(f, "effective user       {}", self.euid)?;
         match &self.btf_error {
             None => writeln!(f, "BTF                  {}", btf::VMLINUX)?,
@@ -202,8 +209,16 @@ impl fmt::Display for Facts {
             Some(args) => writeln!(f, "mmap_lock events     {args} arguments")?,
             None => writeln!(f, "mmap_lock events     {none}")?,
         }
-        writeln!(f, "tracefs              {}", self.tracefs.as_deref().unwrap_or("not mounted"))?;
-        writeln!(f, "lockdown             {}", self.lockdown.as_deref().unwrap_or(none))?;
+        writeln!(
+            f,
+            "tracefs              {}",
+            self.tracefs.as_deref().unwrap_or("not mounted")
+        )?;
+        writeln!(
+            f,
+            "lockdown             {}",
+            self.lockdown.as_deref().unwrap_or(none)
+        )?;
         if let Some(limit) = self.max_map_count {
             writeln!(f, "vm.max_map_count     {limit}")?;
         }
@@ -227,7 +242,10 @@ mod tests {
 
     #[test]
     fn the_chosen_lockdown_mode_is_the_one_in_brackets() {
-        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(
+            chosen("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
         assert_eq!(chosen("none\n"), None);
     }
 }

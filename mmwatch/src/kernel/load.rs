@@ -14,9 +14,8 @@ use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
-        FEntry, FExit, KProbe, ProgramError, RawTracePoint,
-        fentry::FEntryLink, fexit::FExitLink, kprobe::KProbeLink,
-        raw_trace_point::RawTracePointLink,
+        FEntry, FExit, KProbe, ProgramError, RawTracePoint, fentry::FEntryLink, fexit::FExitLink,
+        kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
     },
 };
 use mmwatch_common::{
@@ -96,7 +95,8 @@ pub fn attach(
         ));
     }
     loop {
-        let plan = plan::plan(facts, hooks).map_err(|refusal| Error::Kernel(refusal.to_string()))?;
+        let plan =
+            plan::plan(facts, hooks).map_err(|refusal| Error::Kernel(refusal.to_string()))?;
         match try_attach(facts, plan, filter, buffer_bytes) {
             Ok(attached) => return Ok(attached),
             Err(Failure::Program(program, reason)) => {
@@ -149,7 +149,13 @@ fn try_attach(
     }
     // Sections settle only once their details are hooked; in the other order
     // the first records would lack them. The plan lists the lock last.
-    Ok(Attached { plan, links, ring, ledger, ebpf })
+    Ok(Attached {
+        plan,
+        links,
+        ring,
+        ledger,
+        ebpf,
+    })
 }
 
 fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, buffer_bytes: u32) -> Config {
@@ -185,10 +191,13 @@ fn list_pids(ebpf: &mut Ebpf, filter: &KernelFilter) -> Result<(), Failure> {
     let Some(map) = ebpf.map_mut(names::TGIDS) else {
         return Err(missing(names::TGIDS));
     };
-    let mut tgids: HashMap<_, u32, u64> = HashMap::try_from(map).map_err(|error| map_failure(&error))?;
+    let mut tgids: HashMap<_, u32, u64> =
+        HashMap::try_from(map).map_err(|error| map_failure(&error))?;
     for pid in &filter.pids {
         // 0: the kernel fills in the start at the first look.
-        tgids.insert(pid, 0, 0).map_err(|error| map_failure(&error))?;
+        tgids
+            .insert(pid, 0, 0)
+            .map_err(|error| map_failure(&error))?;
     }
     Ok(())
 }
@@ -203,7 +212,9 @@ fn take<M>(
 }
 
 fn attach_program(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<Link, ProgramError> {
-    let loaded = ebpf.program_mut(program.name).ok_or(ProgramError::NotLoaded)?;
+    let loaded = ebpf
+        .program_mut(program.name)
+        .ok_or(ProgramError::NotLoaded)?;
     Ok(match program.attach {
         Attach::Fentry(function) => {
             let fentry: &mut FEntry = loaded.try_into()?;
@@ -241,24 +252,24 @@ impl Attached {
     /// Runs of a program that the kernel skipped because it was running already
     /// on that CPU (`recursion_misses`, 5.12 and later).
     fn missed(&self, program: &Program) -> Option<u64> {
-        let fd = self.ebpf.program(program.name)?.fd().ok()?.as_fd().as_raw_fd();
+        let fd = self
+            .ebpf
+            .program(program.name)?
+            .fd()
+            .ok()?
+            .as_fd()
+            .as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"))?;
         line.trim().parse().ok()
     }
 
     fn row(&self, hook: Hook) -> Result<Ledger, MapError> {
         let mut sum = Ledger::default();
         for row in self.ledger.get(&(hook as u32), 0)?.iter() {
-            sum.fired += row.fired;
-            sum.filtered += row.filtered;
-            sum.submitted += row.submitted;
-            sum.ring_full += row.ring_full;
-            sum.paths_submitted += row.paths_submitted;
-            sum.paths_ring_full += row.paths_ring_full;
-            sum.scratch_full += row.scratch_full;
-            sum.spaces_full += row.spaces_full;
-            sum.unfinished += row.unfinished;
+            sum += *row;
         }
         Ok(sum)
     }
@@ -285,7 +296,7 @@ impl Source for Attached {
                 missed: self.missed(program),
             });
         }
-        Ok(KernelCounters { hooks, unread_bytes: 0 })
+        Ok(KernelCounters { hooks })
     }
 
     fn stop(&mut self) {

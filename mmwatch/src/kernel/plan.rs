@@ -172,16 +172,26 @@ pub fn plan(facts: &Facts, hooks: Hooks) -> Result<Plan, Refusal> {
                 plan.skipped = skipped;
                 return Ok(plan);
             }
-            Err(why) => skipped.push(Skipped { what: backend.name().to_owned(), why }),
+            Err(why) => skipped.push(Skipped {
+                what: backend.name().to_owned(),
+                why,
+            }),
         }
     }
-    let reasons: Vec<_> =
-        skipped.iter().map(|skipped| format!("{}: {}", skipped.what, skipped.why)).collect();
+    let reasons: Vec<_> = skipped
+        .iter()
+        .map(|skipped| format!("{}: {}", skipped.what, skipped.why))
+        .collect();
     let next = match hooks {
-        Hooks::Auto => "mmwatch needs one of them; run it as root on the host, outside of any container that hides the kernel",
+        Hooks::Auto => {
+            "mmwatch needs one of them; run it as root on the host, outside of any container that hides the kernel"
+        }
         Hooks::Only(_) => "use --hooks auto to take the best that works",
     };
-    Err(Refusal(format!("this kernel cannot be hooked ({}); {next}", reasons.join("; "))))
+    Err(Refusal(format!(
+        "this kernel cannot be hooked ({}); {next}",
+        reasons.join("; ")
+    )))
 }
 
 /// What every backend needs.
@@ -198,7 +208,9 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
         } else {
             "run mmwatch as root, or give it CAP_BPF and CAP_PERFMON"
         };
-        return Err(Refusal(format!("the kernel refuses BPF programs ({reason}); {next}")));
+        return Err(Refusal(format!(
+            "the kernel refuses BPF programs ({reason}); {next}"
+        )));
     }
     if let Some(error) = &facts.btf_error {
         return Err(Refusal(format!(
@@ -222,14 +234,62 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
 /// System calls whose return is hooked: wrapper function, fexit program,
 /// kretprobe program.
 const CALLS: &[(Call, Hook, &str, &str, &str)] = &[
-    (Call::Mmap, Hook::CallMmap, "__x64_sys_mmap", "fexit_sys_mmap", "kretprobe_sys_mmap"),
-    (Call::Munmap, Hook::CallMunmap, "__x64_sys_munmap", "fexit_sys_munmap", "kretprobe_sys_munmap"),
-    (Call::Mprotect, Hook::CallMprotect, "__x64_sys_mprotect", "fexit_sys_mprotect", "kretprobe_sys_mprotect"),
-    (Call::Mprotect, Hook::CallPkeyMprotect, "__x64_sys_pkey_mprotect", "fexit_sys_pkey_mprotect", "kretprobe_sys_pkey_mprotect"),
-    (Call::Mremap, Hook::CallMremap, "__x64_sys_mremap", "fexit_sys_mremap", "kretprobe_sys_mremap"),
-    (Call::Brk, Hook::CallBrk, "__x64_sys_brk", "fexit_sys_brk", "kretprobe_sys_brk"),
-    (Call::Shmat, Hook::CallShmat, "__x64_sys_shmat", "fexit_sys_shmat", "kretprobe_sys_shmat"),
-    (Call::Shmdt, Hook::CallShmdt, "__x64_sys_shmdt", "fexit_sys_shmdt", "kretprobe_sys_shmdt"),
+    (
+        Call::Mmap,
+        Hook::CallMmap,
+        "__x64_sys_mmap",
+        "fexit_sys_mmap",
+        "kretprobe_sys_mmap",
+    ),
+    (
+        Call::Munmap,
+        Hook::CallMunmap,
+        "__x64_sys_munmap",
+        "fexit_sys_munmap",
+        "kretprobe_sys_munmap",
+    ),
+    (
+        Call::Mprotect,
+        Hook::CallMprotect,
+        "__x64_sys_mprotect",
+        "fexit_sys_mprotect",
+        "kretprobe_sys_mprotect",
+    ),
+    (
+        Call::Mprotect,
+        Hook::CallPkeyMprotect,
+        "__x64_sys_pkey_mprotect",
+        "fexit_sys_pkey_mprotect",
+        "kretprobe_sys_pkey_mprotect",
+    ),
+    (
+        Call::Mremap,
+        Hook::CallMremap,
+        "__x64_sys_mremap",
+        "fexit_sys_mremap",
+        "kretprobe_sys_mremap",
+    ),
+    (
+        Call::Brk,
+        Hook::CallBrk,
+        "__x64_sys_brk",
+        "fexit_sys_brk",
+        "kretprobe_sys_brk",
+    ),
+    (
+        Call::Shmat,
+        Hook::CallShmat,
+        "__x64_sys_shmat",
+        "fexit_sys_shmat",
+        "kretprobe_sys_shmat",
+    ),
+    (
+        Call::Shmdt,
+        Hook::CallShmdt,
+        "__x64_sys_shmdt",
+        "fexit_sys_shmdt",
+        "kretprobe_sys_shmdt",
+    ),
 ];
 
 /// Bits of all calls: one program sees them all.
@@ -241,40 +301,106 @@ const fn program(name: &'static str, attach: Attach, hook: Hook) -> Program {
 
 /// The lock's own tracepoints: 2 arguments on release since 6.14, 3 before.
 const LOCK_TRACEPOINTS: &[Program] = &[
-    program("raw_lock_acquired", Attach::RawTracepoint("mmap_lock_acquire_returned"), Hook::LockTaken),
-    program("raw_lock_released", Attach::RawTracepoint("mmap_lock_released"), Hook::LockReleased),
+    program(
+        "raw_lock_acquired",
+        Attach::RawTracepoint("mmap_lock_acquire_returned"),
+        Hook::LockTaken,
+    ),
+    program(
+        "raw_lock_released",
+        Attach::RawTracepoint("mmap_lock_released"),
+        Hook::LockReleased,
+    ),
 ];
 const LOCK_TRACEPOINTS_MEMCG: &[Program] = &[
-    program("raw_lock_acquired_memcg", Attach::RawTracepoint("mmap_lock_acquire_returned"), Hook::LockTaken),
-    program("raw_lock_released_memcg", Attach::RawTracepoint("mmap_lock_released"), Hook::LockReleased),
+    program(
+        "raw_lock_acquired_memcg",
+        Attach::RawTracepoint("mmap_lock_acquire_returned"),
+        Hook::LockTaken,
+    ),
+    program(
+        "raw_lock_released_memcg",
+        Attach::RawTracepoint("mmap_lock_released"),
+        Hook::LockReleased,
+    ),
 ];
 const LOCK_FENTRY: &[Program] = &[
-    program("fexit_down_write_killable", Attach::Fexit("down_write_killable"), Hook::LockTaken),
-    program("fentry_up_write", Attach::Fentry("up_write"), Hook::LockReleased),
-    program("fentry_downgrade_write", Attach::Fentry("downgrade_write"), Hook::LockDowngraded),
+    program(
+        "fexit_down_write_killable",
+        Attach::Fexit("down_write_killable"),
+        Hook::LockTaken,
+    ),
+    program(
+        "fentry_up_write",
+        Attach::Fentry("up_write"),
+        Hook::LockReleased,
+    ),
+    program(
+        "fentry_downgrade_write",
+        Attach::Fentry("downgrade_write"),
+        Hook::LockDowngraded,
+    ),
 ];
 const LOCK_KPROBE: &[Program] = &[
-    program("kretprobe_down_write_killable", Attach::Kretprobe("down_write_killable"), Hook::LockTaken),
-    program("kprobe_up_write", Attach::Kprobe("up_write"), Hook::LockReleased),
-    program("kprobe_downgrade_write", Attach::Kprobe("downgrade_write"), Hook::LockDowngraded),
+    program(
+        "kretprobe_down_write_killable",
+        Attach::Kretprobe("down_write_killable"),
+        Hook::LockTaken,
+    ),
+    program(
+        "kprobe_up_write",
+        Attach::Kprobe("up_write"),
+        Hook::LockReleased,
+    ),
+    program(
+        "kprobe_downgrade_write",
+        Attach::Kprobe("downgrade_write"),
+        Hook::LockDowngraded,
+    ),
 ];
 
-const MAP_FENTRY: &[Program] =
-    &[program("fexit_mmap_region", Attach::Fexit("mmap_region"), Hook::Map)];
+/// In place of the lock where nothing tells of it.
+const CALL_ENTER: Program = program(
+    "raw_sys_enter",
+    Attach::RawTracepoint("sys_enter"),
+    Hook::LockTaken,
+);
+
+const MAP_FENTRY: &[Program] = &[program(
+    "fexit_mmap_region",
+    Attach::Fexit("mmap_region"),
+    Hook::Map,
+)];
 const MAP_KPROBE: &[Program] = &[
-    program("kprobe_mmap_region", Attach::Kprobe("mmap_region"), Hook::MapEnter),
-    program("kretprobe_mmap_region", Attach::Kretprobe("mmap_region"), Hook::Map),
+    program(
+        "kprobe_mmap_region",
+        Attach::Kprobe("mmap_region"),
+        Hook::MapEnter,
+    ),
+    program(
+        "kretprobe_mmap_region",
+        Attach::Kretprobe("mmap_region"),
+        Hook::Map,
+    ),
 ];
 
 /// Ways to see the unmap core, and what they mean for downgraded sections.
 const UNMAP_FENTRY: &[(&[Program], u32)] = &[
     (
-        &[program("fentry_vms_complete_munmap_vmas", Attach::Fentry("vms_complete_munmap_vmas"), Hook::Unmap)],
+        &[program(
+            "fentry_vms_complete_munmap_vmas",
+            Attach::Fentry("vms_complete_munmap_vmas"),
+            Hook::Unmap,
+        )],
         DOWNGRADE_KNOWN,
     ),
     (
         &[
-            program("fentry_do_munmap", Attach::Fentry("__do_munmap"), Hook::UnmapEnter),
+            program(
+                "fentry_do_munmap",
+                Attach::Fentry("__do_munmap"),
+                Hook::UnmapEnter,
+            ),
             program("fexit_do_munmap", Attach::Fexit("__do_munmap"), Hook::Unmap),
         ],
         DOWNGRADE_AT_UNMAP,
@@ -284,29 +410,57 @@ const UNMAP_FENTRY: &[(&[Program], u32)] = &[
     (UNMAP_ALIGN_MAS, DOWNGRADE_AT_UNMAP),
     (
         &[
-            program("fentry_do_mas_munmap", Attach::Fentry("do_mas_munmap"), Hook::UnmapEnter),
-            program("fexit_do_mas_munmap", Attach::Fexit("do_mas_munmap"), Hook::Unmap),
+            program(
+                "fentry_do_mas_munmap",
+                Attach::Fentry("do_mas_munmap"),
+                Hook::UnmapEnter,
+            ),
+            program(
+                "fexit_do_mas_munmap",
+                Attach::Fexit("do_mas_munmap"),
+                Hook::Unmap,
+            ),
         ],
         DOWNGRADE_AT_UNMAP,
     ),
     (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
     (
         &[
-            program("fentry_do_mas_munmap", Attach::Fentry("do_vmi_munmap"), Hook::UnmapEnter),
-            program("fexit_do_mas_munmap", Attach::Fexit("do_vmi_munmap"), Hook::Unmap),
+            program(
+                "fentry_do_mas_munmap",
+                Attach::Fentry("do_vmi_munmap"),
+                Hook::UnmapEnter,
+            ),
+            program(
+                "fexit_do_mas_munmap",
+                Attach::Fexit("do_vmi_munmap"),
+                Hook::Unmap,
+            ),
         ],
         DOWNGRADE_AT_UNMAP,
     ),
 ];
 const UNMAP_KPROBE: &[(&[Program], u32)] = &[
     (
-        &[program("kprobe_vms_complete_munmap_vmas", Attach::Kprobe("vms_complete_munmap_vmas"), Hook::Unmap)],
+        &[program(
+            "kprobe_vms_complete_munmap_vmas",
+            Attach::Kprobe("vms_complete_munmap_vmas"),
+            Hook::Unmap,
+        )],
         DOWNGRADE_KNOWN,
     ),
     (
         &[
-            program("kprobe_do_munmap", Attach::Kprobe("__do_munmap"), Hook::UnmapEnter),
-            program("kretprobe_munmap", Attach::Kretprobe("__do_munmap"), Hook::Unmap),
+            program(
+                "kprobe_do_munmap",
+                Attach::Kprobe("__do_munmap"),
+                Hook::UnmapEnter,
+            ),
+            program(
+                "kretprobe_munmap",
+                Attach::Kretprobe("__do_munmap"),
+                Hook::Unmap,
+            ),
         ],
         DOWNGRADE_AT_UNMAP,
     ),
@@ -314,20 +468,46 @@ const UNMAP_KPROBE: &[(&[Program], u32)] = &[
     (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
 ];
 const UNMAP_ALIGN_MAS: &[Program] = &[
-    program("kprobe_do_align_munmap", Attach::Kprobe("do_mas_align_munmap"), Hook::UnmapEnter),
-    program("kretprobe_munmap", Attach::Kretprobe("do_mas_align_munmap"), Hook::Unmap),
+    program(
+        "kprobe_do_align_munmap",
+        Attach::Kprobe("do_mas_align_munmap"),
+        Hook::UnmapEnter,
+    ),
+    program(
+        "kretprobe_munmap",
+        Attach::Kretprobe("do_mas_align_munmap"),
+        Hook::Unmap,
+    ),
 ];
 const UNMAP_ALIGN_VMI: &[Program] = &[
-    program("kprobe_do_align_munmap", Attach::Kprobe("do_vmi_align_munmap"), Hook::UnmapEnter),
-    program("kretprobe_munmap", Attach::Kretprobe("do_vmi_align_munmap"), Hook::Unmap),
+    program(
+        "kprobe_do_align_munmap",
+        Attach::Kprobe("do_vmi_align_munmap"),
+        Hook::UnmapEnter,
+    ),
+    program(
+        "kretprobe_munmap",
+        Attach::Kretprobe("do_vmi_align_munmap"),
+        Hook::Unmap,
+    ),
 ];
 
-const FORK: Program =
-    program("raw_sched_process_fork", Attach::RawTracepoint("sched_process_fork"), Hook::Fork);
-const EXEC: Program =
-    program("raw_sched_process_exec", Attach::RawTracepoint("sched_process_exec"), Hook::Exec);
+const FORK: Program = program(
+    "raw_sched_process_fork",
+    Attach::RawTracepoint("sched_process_fork"),
+    Hook::Fork,
+);
+const EXEC: Program = program(
+    "raw_sched_process_exec",
+    Attach::RawTracepoint("sched_process_exec"),
+    Hook::Exec,
+);
 const EXIT: &[Program] = &[
-    program("raw_exit_mmap", Attach::RawTracepoint("exit_mmap"), Hook::Exit),
+    program(
+        "raw_exit_mmap",
+        Attach::RawTracepoint("exit_mmap"),
+        Hook::Exit,
+    ),
     program("fentry_exit_mmap", Attach::Fentry("exit_mmap"), Hook::Exit),
     program("kprobe_exit_mmap", Attach::Kprobe("exit_mmap"), Hook::Exit),
 ];
@@ -336,7 +516,7 @@ const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and
 const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
 const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one";
 const NO_EXIT: &str = "the end of an address space is not seen";
-const NO_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
+const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
 const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
 
 /// Plans for one backend.
@@ -350,7 +530,13 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(facts: &'a Facts, backend: Backend) -> Self {
-        Self { facts, backend, programs: Vec::new(), skipped: Vec::new(), limits: Vec::new() }
+        Self {
+            facts,
+            backend,
+            programs: Vec::new(),
+            skipped: Vec::new(),
+            limits: Vec::new(),
+        }
     }
 
     fn plan(mut self) -> Result<Plan, String> {
@@ -374,7 +560,7 @@ impl<'a> Planner<'a> {
             None => DOWNGRADE_AT_UNMAP,
             Some(downgrade) => downgrade,
         };
-        self.limits.push(NO_CALLS);
+        self.limits.push(NO_COMPAT_CALLS);
         Ok(Plan {
             backend: self.backend,
             programs: self.programs,
@@ -420,7 +606,11 @@ impl<'a> Planner<'a> {
     }
 
     fn skip(&mut self, programs: &[Program], why: String) {
-        let what = programs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        let what = programs
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ");
         self.skipped.push(Skipped { what, why });
     }
 
@@ -521,7 +711,10 @@ impl<'a> Planner<'a> {
                 self.skip(LOCK_TRACEPOINTS_MEMCG, why);
             }
             Some(_) => {}
-            None => self.skip(LOCK_TRACEPOINTS, "this kernel has no mmap_lock tracepoints".into()),
+            None => self.skip(
+                LOCK_TRACEPOINTS,
+                "this kernel has no mmap_lock tracepoints".into(),
+            ),
         }
         match self.backend {
             Backend::Fentry => self.take(LOCK_FENTRY).map(|()| (false, false)),
@@ -533,6 +726,7 @@ impl<'a> Planner<'a> {
                         Err(why) => self.skip(LOCK_TRACEPOINTS_MEMCG, why),
                     }
                 }
+                self.essential(CALL_ENTER)?;
                 self.limits.push(NO_LOCK);
                 Ok((true, false))
             }

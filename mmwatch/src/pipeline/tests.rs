@@ -69,7 +69,6 @@ impl Source for Memory {
                 ledger: self.counters,
                 missed: None,
             }],
-            unread_bytes: self.records.iter().map(|record| record.len() as u64).sum(),
         })
     }
 

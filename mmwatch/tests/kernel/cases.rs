@@ -1,16 +1,18 @@
 //! What must hold under every backend.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead as _, BufReader, Read as _},
-    process::Stdio,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use aya::programs::loaded_programs;
 use serde_json::Value;
 
 use crate::{
-    run::{self, Trace, start_trace, take_apart, temporary, trace, workload},
+    run::{Trace, mmwatch, start_trace, take_apart, temporary, trace, workload},
     workload::{MARK_BEGIN, MARK_END, Note, PAGE},
 };
 
@@ -19,21 +21,54 @@ type Case = fn(&str);
 /// Every case by name.
 pub fn all() -> impl Iterator<Item = (&'static str, Case)> {
     let cases: [(&'static str, Case); 15] = [
-        ("calls_give_exactly_their_events", calls_give_exactly_their_events),
-        ("failing_calls_give_their_errno", failing_calls_give_their_errno),
-        ("a_process_is_followed_from_fork_to_exit", a_process_is_followed_from_fork_to_exit),
-        ("sections_of_threads_are_in_order", sections_of_threads_are_in_order),
+        (
+            "calls_give_exactly_their_events",
+            calls_give_exactly_their_events,
+        ),
+        (
+            "failing_calls_give_their_errno",
+            failing_calls_give_their_errno,
+        ),
+        (
+            "a_process_is_followed_from_fork_to_exit",
+            a_process_is_followed_from_fork_to_exit,
+        ),
+        (
+            "sections_of_threads_are_in_order",
+            sections_of_threads_are_in_order,
+        ),
         ("a_storm_is_counted_whole", a_storm_is_counted_whole),
-        ("a_tiny_ring_loses_and_says_so", a_tiny_ring_loses_and_says_so),
+        (
+            "a_tiny_ring_loses_and_says_so",
+            a_tiny_ring_loses_and_says_so,
+        ),
         ("the_agent_never_sees_itself", the_agent_never_sees_itself),
-        ("filters_let_through_what_they_say", filters_let_through_what_they_say),
-        ("a_running_process_is_watched_by_pid", a_running_process_is_watched_by_pid),
-        ("check_predicts_what_trace_does", check_predicts_what_trace_does),
-        ("the_command_s_exit_code_is_passed_on", the_command_s_exit_code_is_passed_on),
-        ("an_interrupt_ends_with_the_ledger", an_interrupt_ends_with_the_ledger),
+        (
+            "filters_let_through_what_they_say",
+            filters_let_through_what_they_say,
+        ),
+        (
+            "a_running_process_is_watched_by_pid",
+            a_running_process_is_watched_by_pid,
+        ),
+        (
+            "check_predicts_what_trace_does",
+            check_predicts_what_trace_does,
+        ),
+        (
+            "the_command_s_exit_code_is_passed_on",
+            the_command_s_exit_code_is_passed_on,
+        ),
+        (
+            "an_interrupt_ends_with_the_ledger",
+            an_interrupt_ends_with_the_ledger,
+        ),
         ("a_closed_pipe_is_a_good_end", a_closed_pipe_is_a_good_end),
         ("stat_sums_a_command", stat_sums_a_command),
-        ("nothing_is_left_in_the_kernel", nothing_is_left_in_the_kernel),
+        (
+            "nothing_is_left_in_the_kernel",
+            nothing_is_left_in_the_kernel,
+        ),
     ];
     cases.into_iter()
 }
@@ -54,13 +89,23 @@ fn compare(backend: &str, name: &str) {
     let _ = fs::remove_file(&file);
 
     let mark = |len| {
-        let at = trace.events.iter().position(|event| event["requested_len_bytes"] == len);
-        at.unwrap_or_else(|| panic!("no mark of length {len:#x} in {} events", trace.events.len()))
+        let at = trace
+            .events
+            .iter()
+            .position(|event| event["requested_len_bytes"] == len);
+        at.unwrap_or_else(|| {
+            panic!(
+                "no mark of length {len:#x} in {} events",
+                trace.events.len()
+            )
+        })
     };
     let (begin, end) = (mark(MARK_BEGIN), mark(MARK_END));
     let tid = &trace.events[begin]["tid"];
-    let seen: Vec<_> =
-        trace.events[begin + 1..end].iter().filter(|event| event["tid"] == *tid).collect();
+    let seen: Vec<_> = trace.events[begin + 1..end]
+        .iter()
+        .filter(|event| event["tid"] == *tid)
+        .collect();
 
     for (number, (note, event)) in expected.iter().zip(&seen).enumerate() {
         let differences = differences(note, event);
@@ -70,7 +115,12 @@ fn compare(backend: &str, name: &str) {
             differences.join(", ")
         );
     }
-    assert_eq!(seen.len(), expected.len(), "calls and events; last events: {:#?}", seen.last());
+    assert_eq!(
+        seen.len(),
+        expected.len(),
+        "calls and events; last events: {:#?}",
+        seen.last()
+    );
 }
 
 /// Names of the fields in which an event is not what the program noted.
@@ -87,16 +137,31 @@ fn differences(note: &Note, event: &Value) -> Vec<&'static str> {
     compare("errno", text("errno") == note.errno);
     let known = |expected: Option<u64>, seen: Option<u64>| expected.is_none() || expected == seen;
     compare("addr", known(note.addr, hex(&event["addr"])));
-    compare("len_bytes", known(note.len_bytes, event["len_bytes"].as_u64()));
+    compare(
+        "len_bytes",
+        known(note.len_bytes, event["len_bytes"].as_u64()),
+    );
     let requested = event["requested_len_bytes"].as_u64();
-    compare("requested_len_bytes", known(note.requested_len_bytes, requested));
+    compare(
+        "requested_len_bytes",
+        known(note.requested_len_bytes, requested),
+    );
     compare("prot", note.prot.is_none() || note.prot == text("prot"));
-    compare("backing", note.backing.is_none() || note.backing == text("backing"));
+    compare(
+        "backing",
+        note.backing.is_none() || note.backing == text("backing"),
+    );
     let path = event["file"]["path"].as_str().map(str::to_owned);
     compare("path", note.path.is_none() || note.path == path);
-    compare("offset", known(note.offset_bytes, event["file"]["offset_bytes"].as_u64()));
+    compare(
+        "offset",
+        known(note.offset_bytes, event["file"]["offset_bytes"].as_u64()),
+    );
     compare("old_addr", known(note.old_addr, hex(&event["old_addr"])));
-    compare("old_len_bytes", known(note.old_len_bytes, event["old_len_bytes"].as_u64()));
+    compare(
+        "old_len_bytes",
+        known(note.old_len_bytes, event["old_len_bytes"].as_u64()),
+    );
     compare("vmas", known(note.vmas, event["vmas"].as_u64()));
     differences
 }
@@ -112,25 +177,36 @@ fn failing_calls_give_their_errno(backend: &str) {
 /// Whether the backend sees locks and the ends of address spaces here; `check` says
 /// what it does not.
 fn limit(backend: &str, words: &str) -> bool {
-    let output =
-        run::mmwatch().args(["check", "-o", "json", "--hooks", backend]).output().unwrap();
-    let check: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let check = check(backend);
     let limits = check["plan"]["limits"].as_array().unwrap();
-    limits.iter().any(|limit| limit.as_str().unwrap().contains(words))
+    limits
+        .iter()
+        .any(|limit| limit.as_str().unwrap().contains(words))
 }
 
 fn a_process_is_followed_from_fork_to_exit(backend: &str) {
     // A shell, a child of it that becomes another program, and both ends.
     let script = "/bin/true; (exit 3); /bin/true";
-    let trace = trace(backend, &[], &["/bin/sh".into(), "-c".into(), script.into()]);
+    let trace = trace(
+        backend,
+        &[],
+        &["/bin/sh".into(), "-c".into(), script.into()],
+    );
     trace.assert_whole();
     let exec: Vec<_> = trace.of("exec").collect();
-    assert!(exec[0]["file"]["path"].as_str().unwrap().starts_with('/'), "{}", exec[0]);
+    assert!(
+        exec[0]["file"]["path"].as_str().unwrap().starts_with('/'),
+        "{}",
+        exec[0]
+    );
     assert!(exec[0]["vmas"].as_u64().unwrap() > 3, "{}", exec[0]);
 
     let shell = &exec[0]["pid"];
-    let children: Vec<_> =
-        trace.of("fork").filter(|fork| fork["pid"] == *shell).map(|fork| &fork["child_pid"]).collect();
+    let children: Vec<_> = trace
+        .of("fork")
+        .filter(|fork| fork["pid"] == *shell)
+        .map(|fork| &fork["child_pid"])
+        .collect();
     assert!(!children.is_empty());
     for child in &children {
         assert!(
@@ -145,16 +221,12 @@ fn a_process_is_followed_from_fork_to_exit(backend: &str) {
     let mut exits = 0;
     for exit in trace.of("exit") {
         exits += 1;
-        let before = trace
-            .events
-            .iter()
-            .filter(|event| {
-                event["section"].as_u64().is_some()
-                    && event["pid"] == exit["pid"]
-                    && event["section"].as_u64() < exit["section"].as_u64()
-                    && event["seq"].as_u64() < exit["seq"].as_u64()
-            })
-            .next_back();
+        let before = trace.events.iter().rfind(|event| {
+            event["section"].as_u64().is_some()
+                && event["pid"] == exit["pid"]
+                && event["section"].as_u64() < exit["section"].as_u64()
+                && event["seq"].as_u64() < exit["seq"].as_u64()
+        });
         if let Some(before) = before
             && before["section"].as_u64().unwrap() + 1 == exit["section"].as_u64().unwrap()
         {
@@ -178,7 +250,9 @@ fn sections_of_threads_are_in_order(backend: &str) {
         .filter(|event| event["pid"] == *pid && event["section"].is_u64())
         .collect();
     let calls = |cause: &str| {
-        ours.iter().filter(|event| event["cause"] == cause && event["tid"] != *pid).count()
+        ours.iter()
+            .filter(|event| event["cause"] == cause && event["tid"] != *pid)
+            .count()
     };
     assert!(calls("mprotect") >= (threads * rounds) as usize);
     if limit(backend, "outside of the lock") {
@@ -187,12 +261,18 @@ fn sections_of_threads_are_in_order(backend: &str) {
     // In the order of their sections, each count follows from the one before.
     ours.sort_by_key(|event| (event["section"].as_u64(), event["seq"].as_u64()));
     for pair in ours.windows(2) {
-        let [before, after] = pair else { unreachable!() };
+        let [before, after] = pair else {
+            unreachable!()
+        };
         let (first, second) = (before["section"].as_u64(), after["section"].as_u64());
         if first == second || after["op"] == "exit" || after["op"] == "exec" {
             continue;
         }
-        assert_eq!(first.map(|section| section + 1), second, "{before}\n{after}");
+        assert_eq!(
+            first.map(|section| section + 1),
+            second,
+            "{before}\n{after}"
+        );
         let vmas = before["vmas"].as_i64().unwrap();
         // The section's last record has its net change; earlier ones have none.
         let net: i64 = ours
@@ -200,7 +280,11 @@ fn sections_of_threads_are_in_order(backend: &str) {
             .filter(|event| event["section"].as_u64() == second)
             .filter_map(|event| event["vmas_delta"].as_i64())
             .sum();
-        assert_eq!(vmas + net, after["vmas"].as_i64().unwrap(), "{before}\n{after}");
+        assert_eq!(
+            vmas + net,
+            after["vmas"].as_i64().unwrap(),
+            "{before}\n{after}"
+        );
     }
 }
 
@@ -221,13 +305,24 @@ fn a_storm_is_counted_whole(backend: &str) {
     let size = STORM_LEN.to_string();
     // Its stdout is not ours to parse, so the storm's own count goes elsewhere.
     let command = workload(&["storm", &pairs.to_string(), &size]);
-    let script = vec!["/bin/sh".into(), "-c".into(), format!("{} >&2", command.join(" "))];
+    let script = vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        format!("{} >&2", command.join(" ")),
+    ];
     let trace = trace(backend, &["--op", "map,unmap"], &script);
     trace.assert_balanced();
-    let own: u64 = trace.stderr.lines().find_map(|line| line.parse().ok()).unwrap();
+    let own: u64 = trace
+        .stderr
+        .lines()
+        .find_map(|line| line.parse().ok())
+        .unwrap();
     assert_eq!(own, 2 * pairs);
-    let delivered =
-        trace.events.iter().filter(|event| event["len_bytes"] == STORM_LEN).count() as u64;
+    let delivered = trace
+        .events
+        .iter()
+        .filter(|event| event["len_bytes"] == STORM_LEN)
+        .count() as u64;
     let lost = trace.counter("lost");
     assert!(delivered <= own, "{delivered} of {own}");
     if lost == 0 {
@@ -240,21 +335,31 @@ fn a_storm_is_counted_whole(backend: &str) {
 fn a_tiny_ring_loses_and_says_so(backend: &str) {
     let pairs = 2_000;
     let command = workload(&["storm", &pairs.to_string(), &STORM_LEN.to_string()]);
-    let script = vec!["/bin/sh".into(), "-c".into(), format!("{} >&2", command.join(" "))];
+    let script = vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        format!("{} >&2", command.join(" ")),
+    ];
     // Nobody reads the pipe until the storm is over: mmwatch stalls, the ring fills.
     let mut child = start_trace(backend, &["--buffer", "4096", "--op", "map,unmap"], &script);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while line.trim().parse() != Ok(2 * pairs) {
         line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "the storm did not end");
+        assert!(
+            stderr.read_line(&mut line).unwrap() > 0,
+            "the storm did not end"
+        );
     }
     let trace = take_apart(&child.wait_with_output().unwrap());
     trace.assert_balanced();
     assert!(trace.counter("ring_full") > 0, "{}", trace.ledger);
     assert_eq!(trace.counter("lost"), trace.counter("ring_full"));
-    let delivered =
-        trace.events.iter().filter(|event| event["len_bytes"] == STORM_LEN).count() as u64;
+    let delivered = trace
+        .events
+        .iter()
+        .filter(|event| event["len_bytes"] == STORM_LEN)
+        .count() as u64;
     assert!(delivered < 2 * pairs && delivered + trace.counter("lost") >= 2 * pairs);
 }
 
@@ -263,7 +368,11 @@ fn the_agent_never_sees_itself(backend: &str) {
     let pid = child.id();
     let trace = take_apart(&child.wait_with_output().unwrap());
     trace.assert_balanced();
-    let own: Vec<_> = trace.events.iter().filter(|event| event["pid"] == pid).collect();
+    let own: Vec<_> = trace
+        .events
+        .iter()
+        .filter(|event| event["pid"] == pid)
+        .collect();
     assert!(own.is_empty(), "{own:#?}");
 }
 
@@ -282,7 +391,12 @@ fn filtered(backend: &str, args: &[&str]) -> Trace {
 fn filters_let_through_what_they_say(backend: &str) {
     let trace = filtered(backend, &["--op", "protect,remap"]);
     assert!(trace.events.len() >= 3);
-    assert!(trace.events.iter().all(|event| event["op"] == "protect" || event["op"] == "remap"));
+    assert!(
+        trace
+            .events
+            .iter()
+            .all(|event| event["op"] == "protect" || event["op"] == "remap")
+    );
 
     let trace = filtered(backend, &["-x"]);
     assert!(trace.events.len() >= 13);
@@ -294,7 +408,7 @@ fn filters_let_through_what_they_say(backend: &str) {
     assert!(trace.events.iter().all(|event| size(event) >= 1 << 30));
 
     // Names are cut by the kernel after 15 bytes.
-    let exe = std::env::current_exe().unwrap();
+    let exe = env::current_exe().unwrap();
     let name = exe.file_name().unwrap().to_str().unwrap();
     let name = &name[..name.len().min(15)];
     let trace = filtered(backend, &["-n", name, "--op", "map"]);
@@ -308,23 +422,23 @@ fn filters_let_through_what_they_say(backend: &str) {
 fn a_running_process_is_watched_by_pid(backend: &str) {
     // One process in the filter, one that is not; both unmap at their end.
     let sleeping = |seconds: &str| {
-        std::process::Command::new("/bin/sh")
+        Command::new("/bin/sh")
             .args(["-c", &format!("/bin/sleep {seconds}; exit 0")])
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
     };
     let (mut watched, mut other) = (sleeping("2"), sleeping("1"));
-    let pid = watched.id().to_string();
-    let child = start_trace(backend, &["-p", &pid, "-d", "5"], &[]);
+    let pid = watched.id();
+    let child = start_trace(backend, &["-p", &pid.to_string(), "-d", "5"], &[]);
     watched.wait().unwrap();
     other.wait().unwrap();
     let trace = take_apart(&child.wait_with_output().unwrap());
     trace.assert_whole();
     assert!(
-        trace.events.iter().all(|event| event["pid"].to_string() == pid),
+        trace.events.iter().all(|event| event["pid"] == pid),
         "{:#?}",
-        trace.events.iter().find(|event| event["pid"].to_string() != pid)
+        trace.events.iter().find(|event| event["pid"] != pid)
     );
     if !limit(backend, "end of an address space") {
         assert_eq!(trace.of("exit").count(), 1);
@@ -332,16 +446,18 @@ fn a_running_process_is_watched_by_pid(backend: &str) {
 }
 
 fn check_predicts_what_trace_does(backend: &str) {
-    let output =
-        run::mmwatch().args(["check", "-o", "json", "--hooks", backend]).output().unwrap();
-    assert!(output.status.success());
-    let check: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let check = check(backend);
     let names = |list: &Value, field: &str| -> Vec<String> {
         let list = list.as_array().unwrap();
-        list.iter().map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
+        list.iter()
+            .map(|entry| entry[field].as_str().unwrap().to_owned())
+            .collect()
     };
     let trace = trace(backend, &[], &["/bin/true".into()]);
-    assert_eq!(names(&check["plan"]["programs"], "name"), names(&trace.ledger["hooks"], "program"));
+    assert_eq!(
+        names(&check["plan"]["programs"], "name"),
+        names(&trace.ledger["hooks"], "program")
+    );
     assert_eq!(check["plan"]["backend"], backend);
 }
 
@@ -351,7 +467,7 @@ fn the_command_s_exit_code_is_passed_on(backend: &str) {
         assert_eq!(trace.code, Some(code));
         assert!(!trace.events.is_empty());
     }
-    let missing = run::mmwatch()
+    let missing = mmwatch()
         .args(["trace", "--hooks", backend, "--", "/no/such/command"])
         .output()
         .unwrap();
@@ -360,48 +476,35 @@ fn the_command_s_exit_code_is_passed_on(backend: &str) {
 
 fn an_interrupt_ends_with_the_ledger(backend: &str) {
     let mut child = start_trace(backend, &[], &[]);
-    // Programs are attached once the first event comes.
-    let mut first = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    let mut noise = std::process::Command::new("/bin/sh")
-        .args(["-c", "while /bin/true; do :; done"])
-        .spawn()
-        .unwrap();
-    first.read_line(&mut line).unwrap();
-    noise.kill().unwrap();
-    noise.wait().unwrap();
+    let (line, mut stdout) = first_line(&mut child);
     // SAFETY: a child of our own that was not waited for.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
-    let mut rest = String::new();
-    first.read_to_string(&mut rest).unwrap();
+    let mut rest = line;
+    stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let last: Value = serde_json::from_str(rest.lines().last().unwrap_or(&line)).unwrap();
+    let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
     assert_eq!(last["type"], "ledger");
     assert_eq!(last["balanced"], true, "{last}");
 }
 
 fn a_closed_pipe_is_a_good_end(backend: &str) {
     let mut child = start_trace(backend, &[], &[]);
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut noise = std::process::Command::new("/bin/sh")
-        .args(["-c", "while /bin/true; do :; done"])
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    drop(stdout);
-    let status = child.wait().unwrap();
-    noise.kill().unwrap();
-    noise.wait().unwrap();
-    assert_eq!(status.code(), Some(0));
+    drop(first_line(&mut child));
+    // It ends with the next write: something has to be written about.
+    while child.try_wait().unwrap().is_none() {
+        Command::new("/bin/true").status().unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 fn stat_sums_a_command(backend: &str) {
     let pairs = 500;
     let command = workload(&["storm", &pairs.to_string(), &STORM_LEN.to_string()]);
     let script = format!("{} >&2", command.join(" "));
-    let output = run::mmwatch()
-        .args(["stat", "-o", "json", "--hooks", backend, "--", "/bin/sh", "-c", &script])
+    let output = mmwatch()
+        .args([
+            "stat", "-o", "json", "--hooks", backend, "--", "/bin/sh", "-c", &script,
+        ])
         .output()
         .unwrap();
     assert!(output.status.success());
@@ -409,39 +512,87 @@ fn stat_sums_a_command(backend: &str) {
     let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(report["type"], "report");
     let sums = &report["all"]["total"];
-    assert!(sums["ops"]["map"]["count"].as_u64().unwrap() >= pairs, "{sums}");
-    assert!(sums["ops"]["unmap"]["bytes"].as_u64().unwrap() >= pairs * STORM_LEN, "{sums}");
-    assert!(sums["backings"]["private-anonymous"]["maps"].as_u64().unwrap() >= pairs, "{sums}");
+    assert!(
+        sums["ops"]["map"]["count"].as_u64().unwrap() >= pairs,
+        "{sums}"
+    );
+    assert!(
+        sums["ops"]["unmap"]["bytes"].as_u64().unwrap() >= pairs * STORM_LEN,
+        "{sums}"
+    );
+    assert!(
+        sums["backings"]["private-anonymous"]["maps"]
+            .as_u64()
+            .unwrap()
+            >= pairs,
+        "{sums}"
+    );
+}
+
+/// Programs of mmwatch's that the kernel has, by the names in the plan.
+fn programs_of_ours(backend: &str) -> impl Fn() -> usize {
+    let check = check(backend);
+    let names: Vec<String> = check["plan"]["programs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        // The kernel keeps 15 bytes of a name.
+        .map(|program| program["name"].as_str().unwrap().chars().take(15).collect())
+        .collect();
+    move || {
+        let ours = |name: &str| names.iter().any(|own| own == name);
+        loaded_programs()
+            .filter_map(Result::ok)
+            .filter(|program| program.name_as_str().is_some_and(ours))
+            .count()
+    }
+}
+
+/// Waits for the kernel to free programs, which it does after a grace period.
+fn wait_until_gone(count: impl Fn() -> usize) {
+    for _ in 0..200 {
+        if count() == 0 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{} programs are left", count());
 }
 
 fn nothing_is_left_in_the_kernel(backend: &str) {
-    let count = || loaded_programs().filter(|program| program.is_ok()).count();
-    let before = count();
-    let during = {
-        let mut child = start_trace(backend, &["-d", "60"], &[]);
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let _ = std::process::Command::new("/bin/true").status();
-        let mut noise = std::process::Command::new("/bin/sh")
-            .args(["-c", "while /bin/true; do :; done"])
-            .spawn()
-            .unwrap();
-        stdout.read_line(&mut line).unwrap();
-        let during = count();
-        // The hard way: nothing may depend on a clean end.
-        child.kill().unwrap();
-        child.wait().unwrap();
-        noise.kill().unwrap();
-        noise.wait().unwrap();
-        during
-    };
-    assert!(during > before, "{during} programs while watching, {before} before");
-    // The kernel frees programs after a grace period.
-    for _ in 0..100 {
-        if count() == before {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("{} programs after the end, {before} before", count());
+    let count = programs_of_ours(backend);
+    wait_until_gone(&count);
+
+    let mut child = start_trace(backend, &["-d", "60"], &[]);
+    first_line(&mut child);
+    assert!(count() > 0);
+    // The hard way: nothing may depend on a clean end.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until_gone(&count);
+}
+
+/// The first line of a trace of the whole machine, on which something is kept
+/// happening meanwhile; and the reader, for the lines after it.
+fn first_line(child: &mut Child) -> (String, BufReader<ChildStdout>) {
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut noise = Command::new("/bin/sh")
+        .args(["-c", "while /bin/true; do :; done"])
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    noise.kill().unwrap();
+    noise.wait().unwrap();
+    (line, stdout)
+}
+
+/// What `mmwatch check` says of a backend.
+fn check(backend: &str) -> Value {
+    let output = mmwatch()
+        .args(["check", "-o", "json", "--hooks", backend])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -58,6 +58,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     // One at a time: the cases compare the machine before and after.
-    let arguments = Arguments { test_threads: Some(1), ..arguments };
+    let arguments = Arguments {
+        test_threads: Some(1),
+        ..arguments
+    };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

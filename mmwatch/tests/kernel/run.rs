@@ -11,14 +11,20 @@ use serde_json::Value;
 
 /// The binary under test.
 pub fn mmwatch() -> Command {
-    let path = env::var_os("MMWATCH_BIN")
-        .unwrap_or_else(|| option_env!("CARGO_BIN_EXE_mmwatch").unwrap_or("mmwatch").into());
+    let path = env::var_os("MMWATCH_BIN").unwrap_or_else(|| {
+        option_env!("CARGO_BIN_EXE_mmwatch")
+            .unwrap_or("mmwatch")
+            .into()
+    });
     Command::new(path)
 }
 
 /// Whether a backend can be had here, else why not.
 pub fn availability(backend: &str) -> Result<(), String> {
-    let output = mmwatch().args(["check", "--hooks", backend]).output().expect("mmwatch runs");
+    let output = mmwatch()
+        .args(["check", "--hooks", backend])
+        .output()
+        .expect("mmwatch runs");
     match output.status.code() {
         Some(0) => Ok(()),
         _ => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -29,13 +35,19 @@ pub fn availability(backend: &str) -> Result<(), String> {
 pub fn temporary(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    env::temp_dir().join(format!("mmwatch-test-{}-{number}-{name}", std::process::id()))
+    env::temp_dir().join(format!(
+        "mmwatch-test-{}-{number}-{name}",
+        std::process::id()
+    ))
 }
 
 /// This binary, to be run as a workload.
 pub fn workload(args: &[&str]) -> Vec<String> {
     let exe = env::current_exe().expect("own path");
-    let mut command = vec![exe.to_str().expect("UTF-8 path").to_owned(), "workload".to_owned()];
+    let mut command = vec![
+        exe.to_str().expect("UTF-8 path").to_owned(),
+        "workload".to_owned(),
+    ];
     command.extend(args.iter().map(|arg| (*arg).to_owned()));
     command
 }
@@ -43,7 +55,9 @@ pub fn workload(args: &[&str]) -> Vec<String> {
 /// Starts `mmwatch trace -o json --hooks BACKEND ARGS -- COMMAND`.
 pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
     let mut mmwatch = mmwatch();
-    mmwatch.args(["trace", "-o", "json", "--hooks", backend]).args(args);
+    mmwatch
+        .args(["trace", "-o", "json", "--hooks", backend])
+        .args(args);
     if !command.is_empty() {
         mmwatch.arg("--").args(command);
     }
@@ -84,16 +98,27 @@ pub fn take_apart(output: &Output) -> Trace {
         }
     }
     assert!(ledger.is_object(), "no ledger at the end\n{stderr}");
-    Trace { events, ledger, code: output.status.code(), stderr }
+    Trace {
+        events,
+        ledger,
+        code: output.status.code(),
+        stderr,
+    }
 }
 
 impl Trace {
     /// Asserts that the ledger balances and nothing was lost.
     pub fn assert_whole(&self) {
         self.assert_balanced();
-        for counter in
-            ["lost", "ring_full", "undecodable", "unread", "scratch_full", "spaces_full", "unfinished"]
-        {
+        for counter in [
+            "lost",
+            "ring_full",
+            "undecodable",
+            "unread",
+            "scratch_full",
+            "spaces_full",
+            "unfinished",
+        ] {
             assert_eq!(self.counter(counter), 0, "{counter}: {}", self.ledger);
         }
     }
@@ -107,12 +132,19 @@ impl Trace {
             "{}",
             self.ledger
         );
-        assert_eq!(self.counter("received"), self.events.len() as u64, "{}", self.ledger);
+        assert_eq!(
+            self.counter("received"),
+            self.events.len() as u64,
+            "{}",
+            self.ledger
+        );
     }
 
     /// A number of the ledger.
     pub fn counter(&self, name: &str) -> u64 {
-        self.ledger[name].as_u64().unwrap_or_else(|| panic!("no {name}: {}", self.ledger))
+        self.ledger[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name}: {}", self.ledger))
     }
 
     /// Events of one operation.

@@ -44,7 +44,9 @@ pub fn main(args: &[String]) {
         ["calls", notes, file] => calls(notes, file),
         ["failures", notes, file] => failures(notes, file),
         ["storm", pairs, len] => storm(pairs.parse().unwrap(), len.parse().unwrap()),
-        ["threads", threads, pairs] => threads_storm(threads.parse().unwrap(), pairs.parse().unwrap()),
+        ["threads", threads, pairs] => {
+            threads_storm(threads.parse().unwrap(), pairs.parse().unwrap())
+        }
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }
@@ -155,25 +157,37 @@ enum Path {
 
 impl Notes {
     fn begin() -> Self {
-        let notes = Self { notes: Vec::with_capacity(256) };
+        let notes = Self {
+            notes: Vec::with_capacity(256),
+        };
         // The first use of the counting buffer may fault; faults are no events,
         // and the stack has grown by the time of the mark.
         let _ = vmas();
-        assert_eq!(mmap(0, MARK_BEGIN, 0, libc::MAP_PRIVATE, -1, 0), Err("EBADF"));
+        assert_eq!(
+            mmap(0, MARK_BEGIN, 0, libc::MAP_PRIVATE, -1, 0),
+            Err("EBADF")
+        );
         notes
     }
 
     /// Notes an event whose call succeeded.
     fn done(&mut self, note: Fixed) {
         assert!(self.notes.len() < self.notes.capacity());
-        self.notes.push(Fixed { vmas: Some(vmas()), ..note });
+        self.notes.push(Fixed {
+            vmas: Some(vmas()),
+            ..note
+        });
     }
 
     /// Notes an event whose call failed.
     fn failed(&mut self, answer: Answer, errno: &'static str, note: Fixed) {
         assert_eq!(answer, Err(errno));
         assert!(self.notes.len() < self.notes.capacity());
-        self.notes.push(Fixed { errno: Some(errno), len_bytes: Some(0), ..note });
+        self.notes.push(Fixed {
+            errno: Some(errno),
+            len_bytes: Some(0),
+            ..note
+        });
     }
 
     fn end(self, path: &str, file: &str) {
@@ -237,7 +251,15 @@ impl Notes {
     }
 
     /// mremap, with `replaced` bytes of other mappings at the target.
-    fn remap(&mut self, addr: u64, old_len: u64, new_len: u64, flags: i32, to: u64, replaced: u64) -> u64 {
+    fn remap(
+        &mut self,
+        addr: u64,
+        old_len: u64,
+        new_len: u64,
+        flags: i32,
+        to: u64,
+        replaced: u64,
+    ) -> u64 {
         let now = mremap(addr, old_len, new_len, flags, to).unwrap();
         if replaced != 0 {
             self.done(Fixed {
@@ -381,7 +403,15 @@ fn calls(notes_path: &str, file_path: &str) {
 
     // Files: private with an offset, shared, memfd.
     let fd = file.as_raw_fd();
-    let private = mmap(0, 3 * PAGE, libc::PROT_READ, libc::MAP_PRIVATE, fd, 2 * PAGE).unwrap();
+    let private = mmap(
+        0,
+        3 * PAGE,
+        libc::PROT_READ,
+        libc::MAP_PRIVATE,
+        fd,
+        2 * PAGE,
+    )
+    .unwrap();
     notes.done(Fixed {
         path: Some(Path::File),
         offset_bytes: Some(2 * PAGE),
@@ -447,22 +477,44 @@ fn failures(notes_path: &str, file_path: &str) {
     // Refused by the system call itself: the offset is no whole number of pages.
     notes.failed(mmap(0, PAGE, RW, ANON, -1, 1), "EINVAL", map(0, PAGE));
     // Refused before the lock.
-    notes.failed(mmap(0, PAGE, RW, libc::MAP_PRIVATE, -1, 0), "EBADF", map(0, PAGE));
+    notes.failed(
+        mmap(0, PAGE, RW, libc::MAP_PRIVATE, -1, 0),
+        "EBADF",
+        map(0, PAGE),
+    );
     // Refused under the lock.
     notes.failed(mmap(0, 0, RW, ANON, -1, 0), "EINVAL", map(0, 0));
     let no_replace = ANON | libc::MAP_FIXED_NOREPLACE;
-    notes.failed(mmap(area, PAGE, RW, no_replace, -1, 0), "EEXIST", map(area, PAGE));
+    notes.failed(
+        mmap(area, PAGE, RW, no_replace, -1, 0),
+        "EEXIST",
+        map(area, PAGE),
+    );
     let fd = read_only.as_raw_fd();
-    notes.failed(mmap(0, PAGE, RW, libc::MAP_SHARED, fd, 0), "EACCES", map(0, PAGE));
+    notes.failed(
+        mmap(0, PAGE, RW, libc::MAP_SHARED, fd, 0),
+        "EACCES",
+        map(0, PAGE),
+    );
     let fd = directory.as_raw_fd();
-    notes.failed(mmap(0, PAGE, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0), "ENODEV", map(0, PAGE));
+    notes.failed(
+        mmap(0, PAGE, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0),
+        "ENODEV",
+        map(0, PAGE),
+    );
     notes.failed(mmap(0, 1 << 47, RW, ANON, -1, 0), "ENOMEM", map(0, 1 << 47));
 
     // Refused by mmap_region: the limit on address space.
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: a structure of our own.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) }, 0);
-    let low = libc::rlimit { rlim_cur: 1 << 20, ..limit };
+    let low = libc::rlimit {
+        rlim_cur: 1 << 20,
+        ..limit
+    };
     // SAFETY: a structure of our own.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &low) }, 0);
     notes.failed(mmap(0, 1 << 24, RW, ANON, -1, 0), "ENOMEM", map(0, 1 << 24));
@@ -476,7 +528,11 @@ fn failures(notes_path: &str, file_path: &str) {
         requested_len_bytes: Some(len),
         ..Fixed::default()
     };
-    notes.failed(munmap(area + 1, PAGE), "EINVAL", call("unmap", "munmap", area + 1, PAGE));
+    notes.failed(
+        munmap(area + 1, PAGE),
+        "EINVAL",
+        call("unmap", "munmap", area + 1, PAGE),
+    );
     notes.failed(munmap(area, 0), "EINVAL", call("unmap", "munmap", area, 0));
     notes.failed(
         mprotect(area + 1, PAGE, libc::PROT_READ),
@@ -497,7 +553,15 @@ fn failures(notes_path: &str, file_path: &str) {
     // brk(2) of the kernel says no by not moving.
     let end = brk(0);
     assert_eq!(brk(1 << 46), end);
-    notes.failed(Err("ENOMEM"), "ENOMEM", Fixed { op: "brk", cause: "brk", ..Fixed::default() });
+    notes.failed(
+        Err("ENOMEM"),
+        "ENOMEM",
+        Fixed {
+            op: "brk",
+            cause: "brk",
+            ..Fixed::default()
+        },
+    );
     notes.end(notes_path, file_path);
 }
 
@@ -514,15 +578,18 @@ fn storm(pairs: u64, len: u64) {
 
 /// The same by several threads on one address space, each with sizes of its own.
 fn threads_storm(threads: u64, pairs: u64) {
-    let all: Vec<_> =
-        (0..threads).map(|thread| thread::spawn(move || {
-            for pair in 0..pairs {
-                let len = (1 + (thread + pair) % 7) * PAGE;
-                let addr = mmap(0, len, RW, ANON, -1, 0).unwrap();
-                mprotect(addr, PAGE, libc::PROT_READ).unwrap();
-                munmap(addr, len).unwrap();
-            }
-        })).collect();
+    let all: Vec<_> = (0..threads)
+        .map(|thread| {
+            thread::spawn(move || {
+                for pair in 0..pairs {
+                    let len = (1 + (thread + pair) % 7) * PAGE;
+                    let addr = mmap(0, len, RW, ANON, -1, 0).unwrap();
+                    mprotect(addr, PAGE, libc::PROT_READ).unwrap();
+                    munmap(addr, len).unwrap();
+                }
+            })
+        })
+        .collect();
     for thread in all {
         thread.join().unwrap();
     }

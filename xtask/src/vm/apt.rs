@@ -33,11 +33,18 @@ pub struct Apt {
 impl Apt {
     /// Writes the configuration into `dir`.
     pub fn new(dir: &Path) -> Result<Self> {
-        for name in ["state", "lists/partial", "cache/archives/partial", "sources.list.d"] {
+        for name in [
+            "state",
+            "lists/partial",
+            "cache/archives/partial",
+            "sources.list.d",
+        ] {
             let dir = dir.join(name);
             fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let apt = Self { config: dir.join("apt.conf") };
+        let apt = Self {
+            config: dir.join("apt.conf"),
+        };
         let mirrors = Mirrors::of_this_machine();
         let write = |path: &Path, text: &str| {
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -56,7 +63,9 @@ impl Apt {
     pub fn update(&self) -> Result<()> {
         eprintln!("vm: reading Debian's lists of kernels");
         let mut update = self.command("apt-get");
-        update.args(["--quiet", "--quiet", "update"]).stdout(Stdio::null());
+        update
+            .args(["--quiet", "--quiet", "update"])
+            .stdout(Stdio::null());
         let status = update.status().context("cannot start apt-get")?;
         if !status.success() {
             eprintln!("vm: some of Debian's lists could not be had; going on with the others");
@@ -76,13 +85,23 @@ impl Apt {
     pub fn download(&self, name: &str, version: &str, dir: &Path) -> Result<PathBuf> {
         let mut download = self.command("apt-get");
         download
-            .args(["--quiet", "--quiet", "download", &format!("{name}={version}")])
+            .args([
+                "--quiet",
+                "--quiet",
+                "download",
+                &format!("{name}={version}"),
+            ])
             .current_dir(dir);
         process::run(&mut download)?;
         fs::read_dir(dir)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .with_context(|| format!("apt-get downloaded {name}, but left no .deb in {}", dir.display()))
+            .with_context(|| {
+                format!(
+                    "apt-get downloaded {name}, but left no .deb in {}",
+                    dir.display()
+                )
+            })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -126,10 +145,15 @@ impl Mirrors {
                 .into_iter()
                 .flatten()
                 .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|path| path.extension().is_some_and(|e| e == "list" || e == "sources")),
+                .filter(|path| {
+                    path.extension()
+                        .is_some_and(|e| e == "list" || e == "sources")
+                }),
         );
         files.sort();
-        let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
+        let texts = files
+            .iter()
+            .filter_map(|path| fs::read_to_string(path).ok());
         Self::parse(&texts.collect::<Vec<_>>().join("\n\n"))
     }
 
@@ -190,7 +214,10 @@ mod tests {
     use super::*;
 
     fn mirrors(main: &str, security: &str) -> Mirrors {
-        Mirrors { main: main.to_owned(), security: security.to_owned() }
+        Mirrors {
+            main: main.to_owned(),
+            security: security.to_owned(),
+        }
     }
 
     #[test]
@@ -209,7 +236,10 @@ Components: main
 ";
         assert_eq!(
             Mirrors::parse(sources),
-            mirrors("http://mirror.example/debian", "http://mirror.example/debian-security")
+            mirrors(
+                "http://mirror.example/debian",
+                "http://mirror.example/debian-security"
+            )
         );
     }
 
@@ -220,7 +250,10 @@ Components: main
 deb [arch=amd64] https://download.docker.example/linux/debian bookworm stable
 deb [signed-by=/k.gpg] http://ftp.example/debian/ bookworm main contrib
 ";
-        assert_eq!(Mirrors::parse(sources), mirrors("http://ftp.example/debian", SECURITY_MIRROR));
+        assert_eq!(
+            Mirrors::parse(sources),
+            mirrors("http://ftp.example/debian", SECURITY_MIRROR)
+        );
     }
 
     #[test]
@@ -242,6 +275,9 @@ Components: main
         let sources = mirrors.sources();
         assert!(sources.contains("http://deb.debian.org/debian bullseye main"));
         assert!(sources.contains("http://deb.debian.org/debian-security bullseye-security main"));
-        assert_eq!(sources.lines().count(), SUITES.len() + SECURITY_SUITES.len());
+        assert_eq!(
+            sources.lines().count(),
+            SUITES.len() + SECURITY_SUITES.len()
+        );
     }
 }

@@ -115,7 +115,12 @@ fn is_complaint(line: &str) -> bool {
         "Oops:",
         "general protection fault",
     ];
-    const PLACES: [&str; 4] = [" mm/", " kernel/bpf/", " kernel/trace/", " include/linux/mm"];
+    const PLACES: [&str; 4] = [
+        " mm/",
+        " kernel/bpf/",
+        " kernel/trace/",
+        " include/linux/mm",
+    ];
     let Some((stamp, message)) = line.split_once("] ") else {
         return false;
     };
@@ -147,14 +152,20 @@ mod tests {
 
     #[test]
     fn passing_takes_a_verdict_and_a_result() {
-        assert_eq!(outcome(&[BEGIN, OK, "mmwatch-vm: exit 0"]), Outcome::Passed(7));
+        assert_eq!(
+            outcome(&[BEGIN, OK, "mmwatch-vm: exit 0"]),
+            Outcome::Passed(7)
+        );
         assert_eq!(outcome(&[BEGIN, OK]), failed("no verdict"));
         assert_eq!(
             outcome(&[BEGIN, "mmwatch-vm: exit 0"]),
             failed("exit code 0, but no result of tests")
         );
         let none = "test result: ok. 0 passed; 0 failed;";
-        assert_eq!(outcome(&[BEGIN, none, "mmwatch-vm: exit 0"]), failed("ran no test"));
+        assert_eq!(
+            outcome(&[BEGIN, none, "mmwatch-vm: exit 0"]),
+            failed("ran no test")
+        );
         let bad = "test result: FAILED. 7 passed; 1 failed;";
         assert_eq!(
             outcome(&[BEGIN, bad, "mmwatch-vm: exit 0"]),
@@ -170,7 +181,10 @@ mod tests {
     fn a_silent_or_torn_console_fails() {
         assert_eq!(outcome(&[]), failed("did not boot"));
         assert_eq!(outcome(&[OK, "mmwatch-vm: exit 0"]), failed("did not boot"));
-        assert_eq!(outcome(&[BEGIN, OK, "mmwatch-vm: exit"]), failed("no verdict"));
+        assert_eq!(
+            outcome(&[BEGIN, OK, "mmwatch-vm: exit"]),
+            failed("no verdict")
+        );
     }
 
     #[test]
@@ -221,7 +235,14 @@ mod tests {
     #[test]
     fn only_the_commands_lines_are_shown() {
         let mut console = Console::default();
-        let lines = ["SeaBIOS", BEGIN, "hello", "", "no end of linemmwatch-vm: exit 3", "[ 9.1] x"];
+        let lines = [
+            "SeaBIOS",
+            BEGIN,
+            "hello",
+            "",
+            "no end of linemmwatch-vm: exit 3",
+            "[ 9.1] x",
+        ];
         let shown: Vec<&str> = lines.iter().filter_map(|line| console.line(line)).collect();
         assert_eq!(shown, ["hello", "", "no end of line"]);
         assert!(console.is_over());

@@ -51,7 +51,11 @@ impl Rootfs {
                 archive.add(name, DIRECTORY | 0o755, &[])?;
             }
             archive.device("dev/console", (5, 1))?;
-            archive.add("etc/passwd", REGULAR | 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+            archive.add(
+                "etc/passwd",
+                REGULAR | 0o644,
+                b"root:x:0:0:root:/root:/bin/sh\n",
+            )?;
             archive.add("etc/group", REGULAR | 0o644, b"root:x:0:\n")?;
             archive.add("init", REGULAR | 0o755, INIT.as_bytes())?;
             archive.add("run.sh", REGULAR | 0o755, script.as_bytes())?;
@@ -108,7 +112,8 @@ impl<W: Write> Archive<W> {
         let (inode, uid, gid, links, mtime, checksum) = (self.entries, 0, 0, 1, 0, 0);
         write!(self.to, "070701")?;
         for number in [
-            inode, mode, uid, gid, links, mtime, size, 0, 0, device.0, device.1, name_size, checksum,
+            inode, mode, uid, gid, links, mtime, size, 0, 0, device.0, device.1, name_size,
+            checksum,
         ] {
             write!(self.to, "{number:08x}")?;
         }

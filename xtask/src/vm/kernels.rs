@@ -30,7 +30,11 @@ pub struct Kernel {
 
 /// Every series that `--all` names, oldest first.
 pub fn all() -> Vec<String> {
-    let mut series: Vec<String> = STANDARD.into_iter().chain(BETWEEN).map(str::to_owned).collect();
+    let mut series: Vec<String> = STANDARD
+        .into_iter()
+        .chain(BETWEEN)
+        .map(str::to_owned)
+        .collect();
     series.sort_by_key(|name| numbers(name));
     series
 }
@@ -51,9 +55,16 @@ pub fn get(vm_dir: &Path, series: &[String]) -> Result<Vec<Kernel>> {
         let packages = apt.kernel_images()?;
         for name in missing {
             let package = newest(&packages, name).with_context(|| {
-                format!("Debian has no cloud kernel {name}; it has {}", known(&packages))
+                format!(
+                    "Debian has no cloud kernel {name}; it has {}",
+                    known(&packages)
+                )
             })?;
-            eprintln!("vm: fetching Linux {} ({})", package.upstream(), package.name);
+            eprintln!(
+                "vm: fetching Linux {} ({})",
+                package.upstream(),
+                package.name
+            );
             fetch(&apt, package, &cache, name)?;
         }
     }
@@ -65,8 +76,13 @@ fn cached(cache: &Path, series: &str) -> Result<Kernel> {
     let version = dir.join("version");
     Ok(Kernel {
         series: series.to_owned(),
-        version: fs::read_to_string(&version)
-            .with_context(|| format!("cannot read {}; remove {}", version.display(), dir.display()))?,
+        version: fs::read_to_string(&version).with_context(|| {
+            format!(
+                "cannot read {}; remove {}",
+                version.display(),
+                dir.display()
+            )
+        })?,
         image: dir.join("vmlinuz"),
     })
 }
@@ -150,7 +166,10 @@ pub fn parse_packages(records: &str) -> Vec<Package> {
                     .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
                     .map(|value| value.trim().to_owned())
             };
-            Some(Package { name: field("Package")?, version: field("Version")? })
+            Some(Package {
+                name: field("Package")?,
+                version: field("Version")?,
+            })
         })
         .collect()
 }
@@ -162,7 +181,10 @@ fn newest<'a>(packages: &'a [Package], series: &str) -> Option<&'a Package> {
         .iter()
         .filter(|package| package.series() == series && !package.is_rebuilt())
         .max_by_key(|package| {
-            (numbers(package.upstream()), package.name.starts_with("linux-binary-"))
+            (
+                numbers(package.upstream()),
+                package.name.starts_with("linux-binary-"),
+            )
         })
 }
 
@@ -183,7 +205,10 @@ fn known(packages: &[Package]) -> String {
 
 /// `6.12.107` as numbers, to compare by.
 pub fn numbers(version: &str) -> Vec<u32> {
-    version.split('.').filter_map(|part| part.parse().ok()).collect()
+    version
+        .split('.')
+        .filter_map(|part| part.parse().ok())
+        .collect()
 }
 
 /// Refuses what cannot be a series, so that a slip is told before any download.
@@ -232,13 +257,19 @@ Version: 7.2.9-1~bpo13+1
     #[test]
     fn newest_compares_numbers_not_letters() {
         let name = newest_name("6.12");
-        assert_eq!(name.as_deref(), Some("linux-image-6.12.107+deb13-cloud-amd64"));
+        assert_eq!(
+            name.as_deref(),
+            Some("linux-image-6.12.107+deb13-cloud-amd64")
+        );
     }
 
     #[test]
     fn newest_takes_the_package_with_the_image() {
         let name = newest_name("7.2");
-        assert_eq!(name.as_deref(), Some("linux-binary-7.2.12+deb13-cloud-amd64"));
+        assert_eq!(
+            name.as_deref(),
+            Some("linux-binary-7.2.12+deb13-cloud-amd64")
+        );
     }
 
     #[test]
@@ -262,7 +293,11 @@ Version: 7.2.9-1~bpo13+1
     fn all_is_in_order_and_has_the_standard_series() {
         let all = all();
         assert!(all.is_sorted_by_key(|name| numbers(name)));
-        assert!(STANDARD.iter().all(|name| all.iter().any(|other| other == name)));
+        assert!(
+            STANDARD
+                .iter()
+                .all(|name| all.iter().any(|other| other == name))
+        );
     }
 
     #[test]

@@ -26,7 +26,12 @@ impl Cell {
             }
             other => other,
         };
-        Self { kernel: kernel.version.clone(), hooks, outcome, log }
+        Self {
+            kernel: kernel.version.clone(),
+            hooks,
+            outcome,
+            log,
+        }
     }
 
     pub fn has_failed(&self) -> bool {
@@ -55,7 +60,9 @@ pub fn table(cells: &[Cell]) -> String {
     rows[0].extend(columns.iter().map(|hooks| hooks.name().to_owned()));
     for kernel in kernels {
         let verdict = |hooks: &Hooks| {
-            let cell = cells.iter().find(|cell| cell.kernel == kernel && cell.hooks == *hooks);
+            let cell = cells
+                .iter()
+                .find(|cell| cell.kernel == kernel && cell.hooks == *hooks);
             cell.map(Cell::verdict).unwrap_or_default()
         };
         let mut row = vec![kernel.to_owned()];
@@ -87,7 +94,11 @@ pub fn failures(cells: &[Cell]) -> String {
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
         let (kernel, hooks) = (&cell.kernel, cell.hooks.name());
-        let _ = writeln!(text, "\n{kernel} {hooks}, the end of {}:", cell.log.display());
+        let _ = writeln!(
+            text,
+            "\n{kernel} {hooks}, the end of {}:",
+            cell.log.display()
+        );
         for line in tail {
             let _ = writeln!(text, "    {line}");
         }
@@ -113,8 +124,16 @@ mod tests {
         let none = "no tracepoints of mmap_lock";
         let cells = [
             cell("5.10.262", Hooks::Fentry, Outcome::Passed(12)),
-            cell("5.10.262", Hooks::Tracepoint, Outcome::NotAvailable(none.to_owned())),
-            cell("7.2.12", Hooks::Fentry, Outcome::Failed("no verdict".to_owned())),
+            cell(
+                "5.10.262",
+                Hooks::Tracepoint,
+                Outcome::NotAvailable(none.to_owned()),
+            ),
+            cell(
+                "7.2.12",
+                Hooks::Fentry,
+                Outcome::Failed("no verdict".to_owned()),
+            ),
             cell("7.2.12", Hooks::Tracepoint, Outcome::Passed(11)),
         ];
         assert_eq!(
@@ -134,9 +153,11 @@ FAILED: 7.2.12 fentry: no verdict
 
     #[test]
     fn only_tracepoints_may_be_missing() {
-        for (hooks, fails) in
-            [(Hooks::Fentry, true), (Hooks::Kprobe, true), (Hooks::Tracepoint, false)]
-        {
+        for (hooks, fails) in [
+            (Hooks::Fentry, true),
+            (Hooks::Kprobe, true),
+            (Hooks::Tracepoint, false),
+        ] {
             let cell = cell("6.1.1", hooks, Outcome::NotAvailable("old".to_owned()));
             assert_eq!(cell.has_failed(), fails, "{hooks:?}");
         }

@@ -80,7 +80,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     } else if options.command.is_empty() {
         kernels::STANDARD.map(str::to_owned).to_vec()
     } else {
-        kernels::STANDARD.last().map(|newest| (*newest).to_owned()).into_iter().collect()
+        kernels::STANDARD
+            .last()
+            .map(|newest| (*newest).to_owned())
+            .into_iter()
+            .collect()
     };
     let mut programs = Vec::new();
     if !options.bare {
@@ -89,16 +93,25 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         programs.push(("kernel-tests".to_owned(), built.tests));
     }
     for file in &options.add {
-        let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+        let name = file
+            .file_name()
+            .with_context(|| format!("{} is no file", file.display()))?;
         programs.push((name.to_string_lossy().into_owned(), file.clone()));
     }
     let dir = workspace.target().join("vm");
     let kernels = kernels::get(&dir, &series)?;
-    let lab = Lab { dir, rootfs: Rootfs::new(programs)? };
+    let lab = Lab {
+        dir,
+        rootfs: Rootfs::new(programs)?,
+    };
 
     if options.command.is_empty() {
         let every = Hooks::value_variants();
-        let hooks = if options.hooks.is_empty() { every } else { &options.hooks };
+        let hooks = if options.hooks.is_empty() {
+            every
+        } else {
+            &options.hooks
+        };
         lab.test(&kernels, hooks)
     } else {
         lab.command(&kernels, &shell_line(&options.command))
@@ -109,7 +122,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 fn shell_line(command: &[String]) -> String {
     match command {
         [line] => line.clone(),
-        words => words.iter().map(|word| process::quote(word)).collect::<Vec<_>>().join(" "),
+        words => words
+            .iter()
+            .map(|word| process::quote(word))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 
@@ -131,13 +148,20 @@ impl Lab {
 
         let failures = matrix::failures(&cells);
         print!("\n{}{failures}", matrix::table(&cells));
-        Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn test_one(&self, kernel: &Kernel, hooks: Hooks) -> Result<Cell> {
         let start = Instant::now();
         let name = format!("{}-{}", kernel.series, hooks.name());
-        let script = format!("export MMWATCH_TEST_HOOKS={}\nexec kernel-tests\n", hooks.name());
+        let script = format!(
+            "export MMWATCH_TEST_HOOKS={}\nexec kernel-tests\n",
+            hooks.name()
+        );
         let console = self.boot(kernel, &name, &script, &mut |_| Ok(()))?;
         let cell = Cell::new(kernel, hooks, console.outcome(), self.log(&name));
         let verdict = match &cell.outcome {
@@ -146,7 +170,11 @@ impl Lab {
             Outcome::Failed(reason) => format!("FAILED, {reason}"),
         };
         let seconds = start.elapsed().as_secs_f64();
-        println!("vm: {} {}: {verdict} ({seconds:.1} s)", kernel.version, hooks.name());
+        println!(
+            "vm: {} {}: {verdict} ({seconds:.1} s)",
+            kernel.version,
+            hooks.name()
+        );
         Ok(cell)
     }
 
@@ -186,7 +214,10 @@ impl Lab {
         if let Some(dir) = log.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        self.rootfs.write(&initramfs, &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"))?;
+        self.rootfs.write(
+            &initramfs,
+            &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"),
+        )?;
         let console = qemu::boot(&kernel.image, &initramfs, &log, show);
         remove(&initramfs)?;
         console
@@ -236,7 +267,12 @@ mod tests {
     #[test]
     fn one_word_is_a_line_and_several_are_a_command() {
         let line = |words: &[&str]| {
-            shell_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+            shell_line(
+                &words
+                    .iter()
+                    .map(|word| (*word).to_owned())
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(line(&["uname -a; ls $HOME"]), "uname -a; ls $HOME");
         assert_eq!(line(&["echo", "a b", "$HOME"]), "echo 'a b' '$HOME'");

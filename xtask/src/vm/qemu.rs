@@ -75,7 +75,11 @@ pub fn boot(
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {
                     if !console.is_over() {
-                        writeln!(log_file, "xtask: no verdict within {} s", DEADLINE.as_secs())?;
+                        writeln!(
+                            log_file,
+                            "xtask: no verdict within {} s",
+                            DEADLINE.as_secs()
+                        )?;
                     }
                     return Ok(());
                 }
@@ -102,7 +106,9 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
         // kernels that use it panic now and then.
         .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
         .args(["-m", "1G", "-smp", "2", "-no-reboot"])
-        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none"])
+        .args([
+            "-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none",
+        ])
         .args(["-append", KERNEL_ARGS])
         .arg("-kernel")
         .arg(kernel)

@@ -1,9 +1,6 @@
 //! Asks the kernel what it allows, by doing it with programs that do nothing.
 
-use std::{
-    fs::File,
-    io::Read as _,
-};
+use std::{fs::File, io::Read as _};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -52,7 +49,11 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
         }
     };
     let raw_tracepoint = answer(raw_tracepoint(&mut ebpf));
-    let whereabouts = if raw_tracepoint.works() { whereabouts(&mut ebpf, nonce) } else { None };
+    let whereabouts = if raw_tracepoint.works() {
+        whereabouts(&mut ebpf, nonce)
+    } else {
+        None
+    };
     Asked {
         raw_tracepoint,
         fentry: match &btf {
@@ -89,8 +90,10 @@ fn answer(result: Result<(), ProgramError>) -> Answer {
 
 /// Attaches the program that answers [`whereabouts`]; it stays until the end.
 fn raw_tracepoint(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-    let program: &mut RawTracePoint =
-        ebpf.program_mut("raw_sys_enter").ok_or(ProgramError::NotLoaded)?.try_into()?;
+    let program: &mut RawTracePoint = ebpf
+        .program_mut("raw_sys_enter")
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
     program.load()?;
     program.attach("sys_enter")?;
     Ok(())
@@ -105,16 +108,20 @@ fn whereabouts(ebpf: &mut Ebpf, nonce: u64) -> Option<Whereabouts> {
 }
 
 fn fentry(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
-    let program: &mut FEntry =
-        ebpf.program_mut("fentry_nothing").ok_or(ProgramError::NotLoaded)?.try_into()?;
+    let program: &mut FEntry = ebpf
+        .program_mut("fentry_nothing")
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
     program.load(FUNCTION, btf)?;
     program.attach()?;
     Ok(())
 }
 
 fn kprobe(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-    let program: &mut KProbe =
-        ebpf.program_mut("kprobe_nothing").ok_or(ProgramError::NotLoaded)?.try_into()?;
+    let program: &mut KProbe = ebpf
+        .program_mut("kprobe_nothing")
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
     program.load()?;
     program.attach(FUNCTION, 0)?;
     Ok(())

@@ -27,7 +27,12 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { wake: None, ring, record: Vec::new(), next_poll: None }
+        Self {
+            wake: None,
+            ring,
+            record: Vec::new(),
+            next_poll: None,
+        }
     }
 
     /// Waits for a wake-up from the kernel or for the poll timer. Cancelling
