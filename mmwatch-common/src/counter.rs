@@ -90,7 +90,8 @@ pub struct Ledger {
     /// Address spaces that found no room in the kernel's table: their
     /// records come without sums.
     pub spaces_full: u64,
-    /// Sections that ended without the return of the call that they belong to.
+    /// Calls whose return was missed; what they did under the lock is reported
+    /// when the thread takes a lock again.
     pub unfinished: u64,
 }
 

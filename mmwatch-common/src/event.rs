@@ -166,6 +166,9 @@ pub const KNOWN_VM_FLAGS: u16 = 1 << 5;
 pub const KNOWN_ARGS: u16 = 1 << 6;
 /// [`Base::known`]: [`Space::vmas`] and [`Space::pages`] hold the current values.
 pub const KNOWN_SPACE: u16 = 1 << 7;
+/// [`Base::known`]: something is not known: the call's return was missed, so
+/// that its result and arguments are absent and it may have failed.
+pub const UNRETURNED: u16 = 1 << 8;
 
 /// Who did it, as the kernel knew them at that moment.
 #[repr(C)]

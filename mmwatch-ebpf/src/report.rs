@@ -7,7 +7,7 @@ use mmwatch_common::{
     event::{
         Advise, Base, Brk, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_DELTA, KNOWN_FILE, KNOWN_HELD,
         KNOWN_RANGE, KNOWN_SETTLED, KNOWN_SPACE, KNOWN_VM_FLAGS, Map, Protect, Remap, Space,
-        UNKNOWN_VMAS, Unmap,
+        UNKNOWN_VMAS, UNRETURNED, Unmap,
     },
 };
 
@@ -469,11 +469,26 @@ fn from_detail(section: &Section, payload: &mut Map) -> u16 {
 /// A section ended that belongs to no call whose return is hooked: the loader,
 /// a page fault, a driver. Its details leave now.
 #[inline(always)]
-pub fn section_ended(hook: Hook, task: &Task, cause: Cause, args: Option<Args>, section: &Section) {
+pub fn section_ended(hook: Hook, task: &Task, section: &Section, args: Option<Args>) {
+    details(hook, task, section, args, 0);
+}
+
+/// The return of the section's call was missed: what is known leaves now, late.
+#[inline(always)]
+pub fn unreturned(hook: Hook, task: &Task, section: &Section) {
+    details(hook, task, section, None, UNRETURNED);
+}
+
+/// The records of a section, from what its hooks saw; `known` is added to theirs.
+#[inline(always)]
+fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known: u16) {
+    // Copied, not converted: the byte on the wire is checked by its reader.
+    let cause = section.cause as u8;
     let has_map = section.has(HAS_MAP);
     if section.unmap.pages != 0 {
-        let mut base = base(task, cause, 0, Some(section), !has_map);
-        base.known |= KNOWN_RANGE;
+        let mut base = base(task, Cause::Other, 0, Some(section), !has_map);
+        base.cause = cause;
+        base.known |= KNOWN_RANGE | known;
         let unmap = &section.unmap;
         let payload = Unmap {
             addr: unmap.start,
@@ -487,7 +502,9 @@ pub fn section_ended(hook: Hook, task: &Task, cause: Cause, args: Option<Args>, 
             return;
         }
     }
-    let mut base = base(task, cause, 0, Some(section), true);
+    let mut base = base(task, Cause::Other, 0, Some(section), true);
+    base.cause = cause;
+    base.known |= known;
     if has_map {
         base.known |= KNOWN_RANGE;
         let mut payload = unrequested_map(section.map.addr, section.map.len_bytes);
@@ -498,7 +515,7 @@ pub fn section_ended(hook: Hook, task: &Task, cause: Cause, args: Option<Args>, 
 
     // No detail: the counts say what kind of change it was.
     let len_bytes = bytes(section.pages_delta.unsigned_abs());
-    if section.pages_delta > 0 && cause as u8 == Cause::Fault as u8 {
+    if section.pages_delta > 0 && cause == Cause::Fault as u8 {
         emit::record(hook, base, Grow { len_bytes }, Some(len_bytes));
     } else if section.pages_delta > 0 {
         emit::record(hook, base, unrequested_map(0, len_bytes), Some(len_bytes));
@@ -511,6 +528,15 @@ pub fn section_ended(hook: Hook, task: &Task, cause: Cause, args: Option<Args>, 
             pad: 0,
         };
         emit::record(hook, base, payload, Some(len_bytes));
+    } else if cause == Cause::Mprotect as u8 {
+        let payload = Protect {
+            addr: 0,
+            len_bytes: 0,
+            requested_len_bytes: 0,
+            prot: 0,
+            pad: 0,
+        };
+        emit::record(hook, base, payload, None);
     } else {
         let mut payload = Advise {
             addr: 0,

@@ -83,6 +83,9 @@ pub struct Section {
     pub state: u32,
     /// `HAS_*` bits.
     pub has: u32,
+    /// Why the lock was taken, a `Cause`, once settled.
+    pub cause: u32,
+    pub pad: u32,
     pub unmap: UnmapDetail,
     pub map: MapDetail,
 }
@@ -103,6 +106,8 @@ static IDLE_SECTION: Section = Section {
     owner_tgid: 0,
     state: IDLE,
     has: 0,
+    cause: 0,
+    pad: 0,
     unmap: UnmapDetail {
         start: 0,
         end: 0,
@@ -156,11 +161,15 @@ pub fn get_or_make(tid: u32) -> Option<&'static mut Section> {
 }
 
 impl Section {
-    /// Begins anew for `mm`. Returns whether an earlier section was still
-    /// waiting for its call's return, which then was missed.
+    /// Whether it is settled and waits for the return of its call.
     #[inline(always)]
-    pub fn begin(&mut self, mm: u64) -> bool {
-        let unfinished = self.state == SETTLED || self.state == PAGES_PENDING;
+    pub fn waits(&self) -> bool {
+        self.state == SETTLED || self.state == PAGES_PENDING
+    }
+
+    /// Begins anew for `mm`.
+    #[inline(always)]
+    pub fn begin(&mut self, mm: u64) {
         self.mm = mm;
         self.number = 0;
         self.state = OPEN;
@@ -168,7 +177,6 @@ impl Section {
         self.unmap.runs = 0;
         self.unmap.pages = 0;
         self.unmap.vmas = 0;
-        unfinished
     }
 
     /// Whether it is known to have changed anything.

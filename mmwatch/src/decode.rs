@@ -121,6 +121,7 @@ impl Decoder {
             boot_ns: base.boot_ns,
             cause,
             errno,
+            unreturned: known.has(wire::UNRETURNED),
             actor: actor(&base),
             space: self.space(known, &base.space),
             what: what(self, known, &payload),

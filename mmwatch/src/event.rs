@@ -22,6 +22,9 @@ pub struct Event {
     pub cause: Cause,
     /// Why it failed; `None` for success.
     pub errno: Option<Errno>,
+    /// Whether the call's return was missed: then what it did is known, but not
+    /// what it was asked to do and whether it failed.
+    pub unreturned: bool,
     /// Who did it.
     pub actor: Actor,
     /// The address space afterwards.

@@ -124,6 +124,7 @@ pub(crate) fn event(op: Op) -> Event {
         boot_ns: 1_234_567_890,
         cause,
         errno: None,
+        unreturned: false,
         actor: Actor {
             tgid: 100,
             tid: 100,

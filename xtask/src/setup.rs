@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<Workspace> {
     let has_dpkg = process::exists("dpkg-query");
     let has_linker = has_linker();
     let nightly = nightly_builds_core(has_dpkg)?;
-    if !has_dpkg && !(nightly && has_linker) {
+    if !(has_dpkg || nightly && has_linker) {
         bail!(
             "packages can be installed on Debian only; elsewhere run \
              `rustup toolchain install nightly --component rust-src` and \
@@ -111,7 +111,8 @@ fn nightly_builds_core(has_dpkg: bool) -> Result<bool> {
     let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
     // Trying to fetch it takes time where it cannot be had, so not on every run:
     // only where the other way is not open yet.
-    if !source.is_dir() && !(has_dpkg && missing(&COMPILER_PACKAGES)?.is_empty()) {
+    let has_other_way = has_dpkg && missing(&COMPILER_PACKAGES)?.is_empty();
+    if !source.is_dir() && !has_other_way {
         eprintln!("setup: adding nightly's rust-src, to build `core` for kernel programs");
         let mut add = Command::new("rustup");
         add.args(["component", "add", "rust-src", "--toolchain", "nightly"]);

@@ -5,6 +5,7 @@ use aya_ebpf::{
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
+use aya_log_ebpf::debug;
 use mmwatch_common::{
     counter::Hook,
     event::{
@@ -202,7 +203,13 @@ fn raw_sched_process_fork(ctx: RawTracePointContext) -> i32 {
 
 // void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-fn raw_sched_process_exec(_: RawTracePointContext) -> i32 {
+fn raw_sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    // For `-vv`: says that programs run and that the offsets fit. Execs are rare
+    // enough; nothing else is ever logged from a hook.
+    let mm = Task::current().mm();
+    if let Some(size) = space::size(mm) {
+        debug!(&ctx, "exec: {} VMAs, {} pages", size.vmas, size.pages);
+    }
     execed();
     0
 }

@@ -42,17 +42,27 @@ pub fn taken(hook: Hook, task: &Task, mm: u64) {
         }
         return;
     };
-    if section.begin(mm)
-        && let Some(row) = emit::ledger(hook)
-    {
-        row.unfinished += 1;
-    }
+    begin(hook, task, mm, section);
     if let Some(size) = space::size(mm) {
         section.vmas_before = size.vmas;
         section.pages_before = size.pages;
         section.taken_ns = task::now();
         section.has |= HAS_BASE;
     }
+}
+
+/// Begins a section. One that still waits for its call's return will do so for
+/// ever: the kernel skipped the program there, because another task was in the
+/// same program on that CPU. What it did is known and is reported now.
+#[inline(always)]
+fn begin(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
+    if section.waits() {
+        if let Some(row) = emit::ledger(hook) {
+            row.unfinished += 1;
+        }
+        report::unreturned(hook, task, section);
+    }
+    section.begin(mm);
 }
 
 /// The write lock of `mm` is about to be released, or downgraded.
@@ -74,11 +84,7 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
             return;
         }
         // Taken where no hook saw it.
-        if section.begin(mm)
-            && let Some(row) = emit::ledger(hook)
-        {
-            row.unfinished += 1;
-        }
+        begin(hook, task, mm, section);
     }
     match space::settle(task, mm, section, downgraded) {
         Settled::Foreign => {
@@ -100,6 +106,8 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
 #[inline(always)]
 fn leave(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
     let entry = task.entry();
+    let cause = entry.map_or(Cause::Other, arch::Entry::cause);
+    section.cause = cause as u32;
     let call = entry.and_then(arch::Entry::call);
     if let Some(call) = call
         && config!(calls) & (1 << call as u32) != 0
@@ -119,14 +127,13 @@ fn leave(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
         return;
     }
     space::number(mm, section);
-    let cause = entry.map_or(Cause::Other, arch::Entry::cause);
     let args = match cause {
         Cause::Madvise | Cause::Mlock | Cause::Mseal | Cause::Mbind => {
             task.user_regs().and_then(arch::args)
         }
         _ => None,
     };
-    report::section_ended(hook, task, cause, args, section);
+    report::section_ended(hook, task, section, args);
 }
 
 /// A read lock of `mm` was taken. By the holder of its write lock, that is a downgrade.

@@ -18,6 +18,7 @@ use aya::{
         kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
     },
 };
+use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
         Config, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS,
@@ -69,6 +70,7 @@ pub struct Attached {
     links: Vec<Link>,
     ring: Ring,
     ledger: PerCpuArray<MapData, Ledger>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
     ebpf: Ebpf,
 }
 
@@ -125,21 +127,27 @@ fn try_attach(
     let btf = Btf::from_sys_fs().map_err(|error| other("reading the kernel's BTF", &error))?;
     let offsets: Offsets = facts.offsets();
     let config = config(facts, &plan, filter, buffer_bytes);
+    let verbose = log::log_enabled!(log::Level::Debug);
+    let log_level = if verbose { log::Level::Debug as u8 } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global(names::OFFSETS, &offsets, true)
         .override_global(names::CONFIG, &config, true)
+        // A constant to the verifier, which drops the logging where nobody listens.
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(names::EVENTS, buffer_bytes)
         .load(OBJECT)
         .map_err(|error| load_failure(&error, buffer_bytes))?;
 
-    if let Err(error) = aya_log::EbpfLogger::init(&mut ebpf) {
-        // Only says that the programs log nothing, which is how they are.
-        log::debug!("no log from the kernel programs: {error}");
-    }
     list_pids(&mut ebpf, filter)?;
     let ring = Ring::new(take(&mut ebpf, names::EVENTS, RingBuf::try_from)?);
     let ledger = take(&mut ebpf, names::LEDGER, PerCpuArray::try_from)?;
+    let log = if verbose {
+        let log = EbpfLogger::init(&mut ebpf);
+        Some(log.map_err(|error| other("listening to the kernel programs' log", &error))?)
+    } else {
+        None
+    };
 
     let mut links = Vec::with_capacity(plan.programs.len());
     for program in &plan.programs {
@@ -154,6 +162,7 @@ fn try_attach(
         links,
         ring,
         ledger,
+        log,
         ebpf,
     })
 }
@@ -277,6 +286,9 @@ impl Attached {
 
 impl Source for Attached {
     async fn ready(&mut self) -> std::io::Result<()> {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
         self.ring.ready().await
     }
 

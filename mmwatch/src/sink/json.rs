@@ -110,6 +110,8 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<Errno>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    unreturned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     addr: Option<Hex>,
     #[serde(skip_serializing_if = "Option::is_none")]
     len_bytes: Option<u64>,
@@ -180,6 +182,7 @@ impl<'a> EventLine<'a> {
             boot_ns,
             cause,
             errno,
+            unreturned,
             actor,
             space,
             what: _,
@@ -201,6 +204,7 @@ impl<'a> EventLine<'a> {
             start_boot_ns: actor.start_boot_ns,
             cgroup_id: actor.cgroup_id,
             errno: *errno,
+            unreturned: unreturned.then_some(true),
             addr: range.addr.map(Hex),
             len_bytes: range.len_bytes,
             requested_len_bytes: range.requested_len_bytes,

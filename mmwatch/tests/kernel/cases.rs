@@ -16,62 +16,64 @@ use crate::{
     workload::{MARK_BEGIN, MARK_END, Note, PAGE},
 };
 
-type Case = fn(&str);
+/// A test, given the backend's name.
+pub type Case = fn(&str);
 
-/// Every case by name.
-pub fn all() -> impl Iterator<Item = (&'static str, Case)> {
-    let cases: [(&'static str, Case); 15] = [
-        (
-            "calls_give_exactly_their_events",
-            calls_give_exactly_their_events,
-        ),
-        (
-            "failing_calls_give_their_errno",
-            failing_calls_give_their_errno,
-        ),
-        (
-            "a_process_is_followed_from_fork_to_exit",
-            a_process_is_followed_from_fork_to_exit,
-        ),
-        (
-            "sections_of_threads_are_in_order",
-            sections_of_threads_are_in_order,
-        ),
-        ("a_storm_is_counted_whole", a_storm_is_counted_whole),
-        (
-            "a_tiny_ring_loses_and_says_so",
-            a_tiny_ring_loses_and_says_so,
-        ),
-        ("the_agent_never_sees_itself", the_agent_never_sees_itself),
-        (
-            "filters_let_through_what_they_say",
-            filters_let_through_what_they_say,
-        ),
-        (
-            "a_running_process_is_watched_by_pid",
-            a_running_process_is_watched_by_pid,
-        ),
-        (
-            "check_predicts_what_trace_does",
-            check_predicts_what_trace_does,
-        ),
-        (
-            "the_command_s_exit_code_is_passed_on",
-            the_command_s_exit_code_is_passed_on,
-        ),
-        (
-            "an_interrupt_ends_with_the_ledger",
-            an_interrupt_ends_with_the_ledger,
-        ),
-        ("a_closed_pipe_is_a_good_end", a_closed_pipe_is_a_good_end),
-        ("stat_sums_a_command", stat_sums_a_command),
-        (
-            "nothing_is_left_in_the_kernel",
-            nothing_is_left_in_the_kernel,
-        ),
-    ];
-    cases.into_iter()
-}
+/// What the kernel programs do: differs from backend to backend.
+pub const WATCHING: &[(&str, Case)] = &[
+    (
+        "calls_give_exactly_their_events",
+        calls_give_exactly_their_events,
+    ),
+    (
+        "failing_calls_give_their_errno",
+        failing_calls_give_their_errno,
+    ),
+    (
+        "a_process_is_followed_from_fork_to_exit",
+        a_process_is_followed_from_fork_to_exit,
+    ),
+    (
+        "sections_of_threads_are_in_order",
+        sections_of_threads_are_in_order,
+    ),
+    ("a_storm_is_counted_whole", a_storm_is_counted_whole),
+    (
+        "a_tiny_ring_loses_and_says_so",
+        a_tiny_ring_loses_and_says_so,
+    ),
+    ("the_agent_never_sees_itself", the_agent_never_sees_itself),
+    (
+        "filters_let_through_what_they_say",
+        filters_let_through_what_they_say,
+    ),
+    (
+        "check_predicts_what_trace_does",
+        check_predicts_what_trace_does,
+    ),
+    (
+        "nothing_is_left_in_the_kernel",
+        nothing_is_left_in_the_kernel,
+    ),
+];
+
+/// What the agent does around them: the same whatever the backend, so one is enough.
+pub const AGENT: &[(&str, Case)] = &[
+    (
+        "a_running_process_is_watched_by_pid",
+        a_running_process_is_watched_by_pid,
+    ),
+    (
+        "the_command_s_exit_code_is_passed_on",
+        the_command_s_exit_code_is_passed_on,
+    ),
+    (
+        "an_interrupt_ends_with_the_ledger",
+        an_interrupt_ends_with_the_ledger,
+    ),
+    ("a_closed_pipe_is_a_good_end", a_closed_pipe_is_a_good_end),
+    ("stat_sums_a_command", stat_sums_a_command),
+];
 
 fn hex(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
@@ -254,7 +256,7 @@ fn sections_of_threads_are_in_order(backend: &str) {
             .filter(|event| event["cause"] == cause && event["tid"] != *pid)
             .count()
     };
-    assert!(calls("mprotect") >= (threads * rounds) as usize);
+    assert!(calls("mprotect") as u64 + trace.missed() >= threads * rounds);
     if limit(backend, "outside of the lock") {
         return;
     }

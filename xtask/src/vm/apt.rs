@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::kernels::{Package, parse_packages};
+use super::packages::{self, Package};
 use crate::process;
 
 /// Debian's public mirrors, where the machine's sources name none.
@@ -77,7 +77,7 @@ impl Apt {
     pub fn kernel_images(&self) -> Result<Vec<Package>> {
         let mut search = self.command("apt-cache");
         search.args(["search", "--full", "--names-only", IMAGES]);
-        Ok(parse_packages(&process::stdout(&mut search)?))
+        Ok(packages::parse(&process::stdout(&mut search)?))
     }
 
     /// Downloads a package into `dir` and returns its path. apt checks it against

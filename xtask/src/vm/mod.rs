@@ -5,6 +5,7 @@ mod console;
 mod initramfs;
 mod kernels;
 mod matrix;
+mod packages;
 mod qemu;
 
 use std::{
@@ -26,8 +27,8 @@ use initramfs::Rootfs;
 use kernels::Kernel;
 use matrix::Cell;
 
-/// An emulated VM of two CPUs keeps about one of ours busy.
-const AT_ONCE: usize = 1;
+/// A VM keeps one of our CPUs busy, since QEMU emulates in a single thread.
+const AT_ONCE: usize = 2;
 
 /// What is asked of the VMs.
 #[derive(Default, clap::Args)]

@@ -101,10 +101,12 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-        // Emulation, since KVM is not to be had on every machine that tests.
-        // Without cmpxchg16b: QEMU 7.2 corrupts flags when it emulates that, and
-        // kernels that use it panic now and then.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"])
+        // Emulation, since KVM is not to be had on every machine that tests. One
+        // thread for both CPUs: with a thread each, a CPU may run code that the
+        // other has just replaced, and attaching programs replaces code all the
+        // time, which ends in `Oops: int3` or a CPU that stands still. Without
+        // cmpxchg16b: QEMU 7.2 corrupts flags when it emulates that.
+        .args(["-accel", "tcg,thread=single", "-cpu", "max,-cx16"])
         .args(["-m", "1G", "-smp", "2", "-no-reboot"])
         .args([
             "-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none",
