@@ -42,7 +42,7 @@ hooks! {
     UnmapEnter = 5 => "unmap_enter",
     /// The unmap core returned, or is about to remove what it gathered.
     Unmap = 6 => "unmap",
-    /// A system call of ours returned (one program for all, `tracepoint`).
+    /// A system call of ours returned (one program for all, `kprobe` and `tracepoint`).
     Call = 7 => "call",
     /// mmap(2) returned.
     CallMmap = 8 => "call_mmap",

@@ -150,6 +150,10 @@ pub fn open(tid: u32, mm: u64) -> Option<&'static mut Section> {
 
 /// The thread's section, made if this is its first.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy would not fit the stack"
+)]
 pub fn get_or_make(tid: u32) -> Option<&'static mut Section> {
     if let Some(section) = get(tid) {
         return Some(section);

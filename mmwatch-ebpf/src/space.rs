@@ -65,7 +65,7 @@ pub fn adopt(mm: u64, size: Size, owner_tgid: u32, owner_start_boot_ns: u64) -> 
         owner_tgid,
         vmas: size.vmas,
     };
-    SPACES.insert(mm, &state, u64::from(BPF_ANY)).is_ok()
+    SPACES.insert(mm, state, u64::from(BPF_ANY)).is_ok()
 }
 
 /// Forgets an address space.

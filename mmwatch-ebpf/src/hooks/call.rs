@@ -2,8 +2,8 @@
 //! its result known, and its record leaves.
 
 use aya_ebpf::{
-    macros::{fexit, kretprobe, raw_tracepoint},
-    programs::{FExitContext, RawTracePointContext, RetProbeContext},
+    macros::{fexit, raw_tracepoint},
+    programs::{FExitContext, RawTracePointContext},
 };
 use mmwatch_common::{config::Call, counter::Hook};
 
@@ -76,48 +76,36 @@ fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::
     Some(section)
 }
 
-/// Defines the two entry points of one call: `long __x64_sys_NAME(const struct pt_regs *regs)`.
+/// Defines the entry point of one call: `long __x64_sys_NAME(const struct pt_regs *regs)`.
+///
+/// The argument is the registers that the task entered with; they are found from
+/// the task all the same, because 5.10 knows the argument's type only as a forward
+/// declaration for some calls and refuses to hand it out.
 macro_rules! call {
-    ($hook:ident, $call:ident, $fexit:ident, $kretprobe:ident) => {
+    ($program:ident, $hook:ident, $call:ident) => {
         #[fexit]
-        fn $fexit(ctx: FExitContext) -> i32 {
+        fn $program(ctx: FExitContext) -> i32 {
+            let task = Task::current();
             returned(
                 Hook::$hook,
-                &Task::current(),
+                &task,
                 Call::$call,
-                Some(ctx.arg(0)),
+                task.user_regs(),
                 ctx.arg(1),
             );
-            0
-        }
-
-        #[kretprobe]
-        fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            let task = Task::current();
-            returned(Hook::$hook, &task, Call::$call, task.user_regs(), ctx.ret());
             0
         }
     };
 }
 
-call!(CallMmap, Mmap, fexit_sys_mmap, kretprobe_sys_mmap);
-call!(CallMunmap, Munmap, fexit_sys_munmap, kretprobe_sys_munmap);
-call!(
-    CallMprotect,
-    Mprotect,
-    fexit_sys_mprotect,
-    kretprobe_sys_mprotect
-);
-call!(
-    CallPkeyMprotect,
-    Mprotect,
-    fexit_sys_pkey_mprotect,
-    kretprobe_sys_pkey_mprotect
-);
-call!(CallMremap, Mremap, fexit_sys_mremap, kretprobe_sys_mremap);
-call!(CallBrk, Brk, fexit_sys_brk, kretprobe_sys_brk);
-call!(CallShmat, Shmat, fexit_sys_shmat, kretprobe_sys_shmat);
-call!(CallShmdt, Shmdt, fexit_sys_shmdt, kretprobe_sys_shmdt);
+call!(fexit_sys_mmap, CallMmap, Mmap);
+call!(fexit_sys_munmap, CallMunmap, Munmap);
+call!(fexit_sys_mprotect, CallMprotect, Mprotect);
+call!(fexit_sys_pkey_mprotect, CallPkeyMprotect, Mprotect);
+call!(fexit_sys_mremap, CallMremap, Mremap);
+call!(fexit_sys_brk, CallBrk, Brk);
+call!(fexit_sys_shmat, CallShmat, Shmat);
+call!(fexit_sys_shmdt, CallShmdt, Shmdt);
 
 // void sys_enter(struct pt_regs *regs, long id): only where nothing tells of the lock.
 #[raw_tracepoint(tracepoint = "sys_enter")]

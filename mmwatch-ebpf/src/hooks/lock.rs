@@ -65,6 +65,22 @@ fn begin(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
     section.begin(mm);
 }
 
+/// The section that details met under the write lock of the current task's
+/// address space go to. Where the taking of the lock was not seen (a kretprobe
+/// with too many tasks in the function), it begins here.
+#[inline(always)]
+pub fn detail_section(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut Section> {
+    if mm == 0 || filter::process(task) != Process::Wanted {
+        return None;
+    }
+    if let Some(section) = section::open(task.tid, mm) {
+        return Some(section);
+    }
+    let section = section::get_or_make(task.tid)?;
+    begin(hook, task, mm, section);
+    Some(section)
+}
+
 /// The write lock of `mm` is about to be released, or downgraded.
 #[inline(always)]
 fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {

@@ -12,7 +12,9 @@ use aya_ebpf::{
 use mmwatch_common::counter::Hook;
 
 use crate::{
-    file, report,
+    file,
+    hooks::lock,
+    report,
     section::{self, HAS_FILE, HAS_MAP, MapDetail, Section},
     task::Task,
 };
@@ -47,15 +49,10 @@ fn returned(section: &mut Section, result: u64) {
     }
 }
 
-#[inline(always)]
-fn current_section() -> Option<&'static mut Section> {
-    let task = Task::current();
-    section::open(task.tid, task.mm())
-}
-
 #[fexit]
 fn fexit_mmap_region(ctx: FExitContext) -> i32 {
-    if let Some(section) = current_section() {
+    let task = Task::current();
+    if let Some(section) = lock::detail_section(Hook::Map, &task, task.mm()) {
         entered(
             section,
             ctx.arg(0),
@@ -72,7 +69,8 @@ fn fexit_mmap_region(ctx: FExitContext) -> i32 {
 
 #[kprobe]
 fn kprobe_mmap_region(ctx: ProbeContext) -> u32 {
-    if let Some(section) = current_section() {
+    let task = Task::current();
+    if let Some(section) = lock::detail_section(Hook::MapEnter, &task, task.mm()) {
         let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
         entered(section, arg(0), arg(1), arg(2), arg(3), arg(4));
     }
@@ -81,7 +79,8 @@ fn kprobe_mmap_region(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 fn kretprobe_mmap_region(ctx: RetProbeContext) -> u32 {
-    if let Some(section) = current_section() {
+    let task = Task::current();
+    if let Some(section) = section::open(task.tid, task.mm()) {
         returned(section, ctx.ret());
     }
     0

@@ -6,24 +6,21 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 
+use mmwatch_common::counter::Hook;
+
 use crate::{
+    hooks::lock,
     memory::member,
-    section::{self, HAS_UNMAP_VMAS, PAGES_PENDING, Section},
+    section::{self, HAS_UNMAP_VMAS, PAGES_PENDING},
     space,
     task::Task,
 };
 
-#[inline(always)]
-fn current_section() -> Option<(u64, &'static mut Section)> {
-    let task = Task::current();
-    let mm = task.mm();
-    Some((mm, section::open(task.tid, mm)?))
-}
-
 /// The core is about to remove what `vma_munmap_struct` at `vms` lists (6.12 and later).
 #[inline(always)]
 fn completing(vms: u64) {
-    let Some((_, section)) = current_section() else {
+    let task = Task::current();
+    let Some(section) = lock::detail_section(Hook::Unmap, &task, task.mm()) else {
         return;
     };
     let (Some(start), Some(end), Some(vmas), Some(pages)) = (
@@ -45,7 +42,9 @@ fn completing(vms: u64) {
 /// The core was entered (before 6.12): remember what was mapped.
 #[inline(always)]
 fn entered(start: u64, end: u64) {
-    if let Some((mm, section)) = current_section()
+    let task = Task::current();
+    let mm = task.mm();
+    if let Some(section) = lock::detail_section(Hook::UnmapEnter, &task, mm)
         && let Some(pages) = member!(mm, mm_total_vm: u64)
     {
         section.unmap.pages_at_enter = pages;
@@ -60,7 +59,9 @@ fn entered(start: u64, end: u64) {
 /// is what it removed.
 #[inline(always)]
 fn returned() {
-    let Some((mm, section)) = current_section() else {
+    let task = Task::current();
+    let mm = task.mm();
+    let Some(section) = section::open(task.tid, mm) else {
         return;
     };
     let Some(pages) = member!(mm, mm_total_vm: u64) else {

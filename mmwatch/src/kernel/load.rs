@@ -317,6 +317,9 @@ impl Source for Attached {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 }
 

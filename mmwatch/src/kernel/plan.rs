@@ -231,66 +231,59 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// System calls whose return is hooked: wrapper function, fexit program,
-/// kretprobe program.
-const CALLS: &[(Call, Hook, &str, &str, &str)] = &[
+/// System calls whose return can be hooked one by one: wrapper function, program.
+const CALLS: &[(Call, Hook, &str, &str)] = &[
     (
         Call::Mmap,
         Hook::CallMmap,
         "__x64_sys_mmap",
         "fexit_sys_mmap",
-        "kretprobe_sys_mmap",
     ),
     (
         Call::Munmap,
         Hook::CallMunmap,
         "__x64_sys_munmap",
         "fexit_sys_munmap",
-        "kretprobe_sys_munmap",
     ),
     (
         Call::Mprotect,
         Hook::CallMprotect,
         "__x64_sys_mprotect",
         "fexit_sys_mprotect",
-        "kretprobe_sys_mprotect",
     ),
     (
         Call::Mprotect,
         Hook::CallPkeyMprotect,
         "__x64_sys_pkey_mprotect",
         "fexit_sys_pkey_mprotect",
-        "kretprobe_sys_pkey_mprotect",
     ),
     (
         Call::Mremap,
         Hook::CallMremap,
         "__x64_sys_mremap",
         "fexit_sys_mremap",
-        "kretprobe_sys_mremap",
     ),
-    (
-        Call::Brk,
-        Hook::CallBrk,
-        "__x64_sys_brk",
-        "fexit_sys_brk",
-        "kretprobe_sys_brk",
-    ),
+    (Call::Brk, Hook::CallBrk, "__x64_sys_brk", "fexit_sys_brk"),
     (
         Call::Shmat,
         Hook::CallShmat,
         "__x64_sys_shmat",
         "fexit_sys_shmat",
-        "kretprobe_sys_shmat",
     ),
     (
         Call::Shmdt,
         Hook::CallShmdt,
         "__x64_sys_shmdt",
         "fexit_sys_shmdt",
-        "kretprobe_sys_shmdt",
     ),
 ];
+
+/// The return of every call of every task.
+const CALL_EXIT: Program = program(
+    "raw_sys_exit",
+    Attach::RawTracepoint("sys_exit"),
+    Hook::Call,
+);
 
 /// Bits of all calls: one program sees them all.
 const ALL_CALLS: u32 = (1 << (Call::Shmdt as u32 + 1)) - 1;
@@ -676,17 +669,16 @@ impl<'a> Planner<'a> {
 
     /// Returns the bits of the calls whose return is hooked.
     fn calls(&mut self) -> Result<u32, String> {
-        if self.backend == Backend::Tracepoint {
-            let attach = Attach::RawTracepoint("sys_exit");
-            self.essential(program("raw_sys_exit", attach, Hook::Call))?;
+        if self.backend != Backend::Fentry {
+            // A kretprobe has room for few tasks at a time inside of a function
+            // (as few as there are CPUs), and calls sleep on the lock: with
+            // many threads their returns would be missed. A tracepoint never is.
+            self.essential(CALL_EXIT)?;
             return Ok(ALL_CALLS);
         }
         let mut calls = 0;
-        for (call, hook, function, fexit, kretprobe) in CALLS {
-            let program = match self.backend {
-                Backend::Fentry => program(fexit, Attach::Fexit(function), *hook),
-                _ => program(kretprobe, Attach::Kretprobe(function), *hook),
-            };
+        for (call, hook, function, name) in CALLS {
+            let program = program(name, Attach::Fexit(function), *hook);
             match self.take(&[program]) {
                 Ok(()) => calls |= 1 << *call as u32,
                 Err(why) => self.skip(&[program], why),

@@ -210,14 +210,15 @@ fn a_process_is_followed_from_fork_to_exit(backend: &str) {
         .map(|fork| &fork["child_pid"])
         .collect();
     assert!(!children.is_empty());
+    if limit(backend, "end of an address space") {
+        return;
+    }
+    // A child that only ends has no other event.
     for child in &children {
         assert!(
             trace.events.iter().any(|event| event["pid"] == **child),
             "no event of child {child}"
         );
-    }
-    if limit(backend, "end of an address space") {
-        return;
     }
     // What an address space had at its last event is what its exit removes.
     let mut exits = 0;

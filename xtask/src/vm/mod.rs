@@ -15,7 +15,7 @@ use std::{
     process::ExitCode,
     sync::Mutex,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +29,10 @@ use matrix::Cell;
 
 /// A VM keeps one of our CPUs busy, since QEMU emulates in a single thread.
 const AT_ONCE: usize = 2;
+
+/// Whoever needs longer than this hangs. A boot takes some seconds, the tests a
+/// minute or two; the oldest kernel loads programs so slowly that it needs five.
+const DEADLINE_S: u64 = 600;
 
 /// What is asked of the VMs.
 #[derive(Default, clap::Args)]
@@ -48,6 +52,9 @@ pub struct Options {
     /// Also put FILE, a static executable, into the VM's /bin (may be repeated)
     #[arg(long, value_name = "FILE", requires = "command")]
     add: Vec<PathBuf>,
+    /// Seconds after which a VM has failed [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
     /// Command to run instead of the tests; a single word is a line for the shell
     #[arg(last = true)]
     command: Vec<String>,
@@ -102,6 +109,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let dir = workspace.target().join("vm");
     let kernels = kernels::get(&dir, &series)?;
     let lab = Lab {
+        deadline: Duration::from_secs(options.deadline.unwrap_or(DEADLINE_S)),
         dir,
         rootfs: Rootfs::new(programs)?,
     };
@@ -135,6 +143,7 @@ fn shell_line(command: &[String]) -> String {
 struct Lab {
     dir: PathBuf,
     rootfs: Rootfs,
+    deadline: Duration,
 }
 
 impl Lab {
@@ -219,7 +228,7 @@ impl Lab {
             &initramfs,
             &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"),
         )?;
-        let console = qemu::boot(&kernel.image, &initramfs, &log, show);
+        let console = qemu::boot(&kernel.image, &initramfs, &log, self.deadline, show);
         remove(&initramfs)?;
         console
     }

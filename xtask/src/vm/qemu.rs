@@ -14,10 +14,6 @@ use anyhow::{Context as _, Result};
 
 use super::console::Console;
 
-/// A boot takes 3 to 9 s where nothing else runs, the tests less than a minute;
-/// whoever needs longer than this hangs.
-pub const DEADLINE: Duration = Duration::from_secs(300);
-
 /// From the verdict to the end of QEMU; the verdict stands whatever happens here.
 const POWER_OFF: Duration = Duration::from_secs(20);
 
@@ -28,11 +24,12 @@ const POWER_OFF: Duration = Duration::from_secs(20);
 const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1 nowatchdog";
 
 /// Boots `kernel` and reads its console to the end, into `log` and, where the
-/// command wrote it, to `show`.
+/// command wrote it, to `show`. Without a verdict within `deadline` it ends too.
 pub fn boot(
     kernel: &Path,
     initramfs: &Path,
     log: &Path,
+    deadline: Duration,
     show: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Console> {
     let mut log_file =
@@ -56,7 +53,7 @@ pub fn boot(
     });
 
     let mut console = Console::default();
-    let mut end = Instant::now() + DEADLINE;
+    let mut end = Instant::now() + deadline;
     let mut follow = || -> Result<()> {
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -78,7 +75,7 @@ pub fn boot(
                         writeln!(
                             log_file,
                             "xtask: no verdict within {} s",
-                            DEADLINE.as_secs()
+                            deadline.as_secs()
                         )?;
                     }
                     return Ok(());
