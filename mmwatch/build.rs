@@ -28,6 +28,12 @@ fn main() -> Result<()> {
         root_dir,
         ..Package::default()
     };
+    if custom.is_some() {
+        // aya-ebpf has one unstable feature. Set here and not by whoever calls
+        // cargo: other build scripts watch the variable and would all run again.
+        // SAFETY: no other thread reads or writes the environment.
+        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+    }
     aya_build::build_ebpf([package], toolchain)?;
 
     // With AYA_BUILD_SKIP there is nothing to include; an empty object lets

@@ -10,7 +10,7 @@ use crate::{
     emit,
     globals::offset,
     maps::{EVENTS, FILES},
-    memory::member,
+    memory::{member, member_or_zero},
 };
 
 /// Steps of a walk from a leaf to the root: names and mount points.
@@ -19,13 +19,14 @@ const MAX_STEPS: u32 = 48;
 /// Identity of an open file, as `/proc/PID/maps` shows it.
 #[inline(always)]
 pub fn identity(file: u64) -> Option<FileId> {
-    let inode = member!(file, file_inode: u64)?;
-    let superblock = member!(inode, inode_sb: u64)?;
-    Some(FileId {
-        inode: member!(inode, inode_ino: u64)?,
-        dev: member!(superblock, sb_dev: u32)?,
-        generation: member!(inode, inode_generation: u32)?,
-    })
+    let inode = member_or_zero!(file, file_inode: u64);
+    let superblock = member_or_zero!(inode, inode_sb: u64);
+    let id = FileId {
+        inode: member_or_zero!(inode, inode_ino: u64),
+        dev: member_or_zero!(superblock, sb_dev: u32),
+        generation: member_or_zero!(inode, inode_generation: u32),
+    };
+    (superblock != 0).then_some(id)
 }
 
 /// Sends the path of a file unless that was done before.
@@ -80,21 +81,14 @@ unsafe fn walk(file: u64, record: *mut FilePath) -> bool {
     unsafe { len.write_volatile(0) };
 
     let at = file + offset!(file_path) as u64;
-    let (Some(leaf), Some(mut vfsmount)) =
-        (member!(at, path_dentry: u64), member!(at, path_mnt: u64))
-    else {
-        return false;
-    };
+    let leaf = member_or_zero!(at, path_dentry: u64);
     let mut dentry = leaf;
+    let mut vfsmount = member_or_zero!(at, path_mnt: u64);
     let mut complete = false;
 
     for _ in 0..MAX_STEPS {
-        let (Some(parent), Some(root)) = (
-            member!(dentry, dentry_parent: u64),
-            member!(vfsmount, vfsmount_root: u64),
-        ) else {
-            break;
-        };
+        let parent = member_or_zero!(dentry, dentry_parent: u64);
+        let root = member_or_zero!(vfsmount, vfsmount_root: u64);
         if dentry != root && dentry != parent {
             // SAFETY: both within the record.
             if !unsafe { append_name(dentry, len, path) } {
@@ -105,17 +99,12 @@ unsafe fn walk(file: u64, record: *mut FilePath) -> bool {
         }
         // The top of this mount: go on where it is mounted, if it is.
         let mount = vfsmount.wrapping_sub(offset!(mount_mnt) as u64);
-        let (Some(above), Some(mountpoint)) = (
-            member!(mount, mount_parent: u64),
-            member!(mount, mount_mountpoint: u64),
-        ) else {
-            break;
-        };
+        let above = member_or_zero!(mount, mount_parent: u64);
         if dentry != root || above == mount {
             complete = true;
             break;
         }
-        dentry = mountpoint;
+        dentry = member_or_zero!(mount, mount_mountpoint: u64);
         vfsmount = above + offset!(mount_mnt) as u64;
     }
     // SAFETY: both within the record.

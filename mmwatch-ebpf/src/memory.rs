@@ -20,6 +20,21 @@ pub fn read<T: Copy>(base: u64, offset: usize) -> Option<T> {
     (result == 0).then(|| unsafe { value.assume_init() })
 }
 
+/// Reads a `T` at `base + offset`, or zeroes where that is no memory.
+///
+/// Without a branch, which matters: every branch doubles the paths that a
+/// verifier has to follow, and 5.10 follows most of them to the end.
+#[inline(always)]
+pub fn read_or_zero<T: Copy>(base: u64, offset: usize) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let source = base.wrapping_add(offset as u64) as *const _;
+    // SAFETY: as in `read`; the helper writes zeroes where it fails.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source);
+        value.assume_init()
+    }
+}
+
 /// Reads a member of a kernel struct at the offset that the agent found.
 macro_rules! member {
     ($base:expr, $field:ident: $ty:ty) => {
@@ -27,4 +42,11 @@ macro_rules! member {
     };
 }
 
-pub(crate) use member;
+/// As `member!`, but zero where it cannot be read.
+macro_rules! member_or_zero {
+    ($base:expr, $field:ident: $ty:ty) => {
+        $crate::memory::read_or_zero::<$ty>($base, $crate::globals::offset!($field))
+    };
+}
+
+pub(crate) use {member, member_or_zero};

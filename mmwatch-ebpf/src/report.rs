@@ -5,9 +5,8 @@ use mmwatch_common::{
     config::Call,
     counter::Hook,
     event::{
-        Advise, Base, Brk, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_DELTA, KNOWN_FILE, KNOWN_HELD,
-        KNOWN_RANGE, KNOWN_SETTLED, KNOWN_SPACE, KNOWN_VM_FLAGS, Map, Protect, Remap, Space,
-        UNKNOWN_VMAS, UNRETURNED, Unmap,
+        Advise, Base, Brk, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_FILE, KNOWN_RANGE, KNOWN_SPACE,
+        KNOWN_VM_FLAGS, Map, Protect, Remap, Space, UNKNOWN_VMAS, UNRETURNED, Unmap,
     },
 };
 
@@ -35,22 +34,20 @@ const ENOMEM: u32 = 12;
 /// `net`: this is the section's last record, which tells what it cost and changed.
 #[inline(always)]
 fn space(section: &Section, net: bool) -> (Space, u16) {
-    let mut known = KNOWN_SPACE;
+    let told = if net {
+        HAS_SETTLED | HAS_BASE | HAS_DELTA
+    } else {
+        HAS_SETTLED
+    };
+    let known = KNOWN_SPACE | (section.has & told) as u16;
     let mut space = Space {
         section: section.number,
         pages: section.pages,
         vmas: section.vmas,
         ..NO_SPACE
     };
-    if section.has(HAS_SETTLED) {
-        known |= KNOWN_SETTLED;
-    }
-    if net && section.has(HAS_BASE) {
-        known |= KNOWN_HELD;
+    if net {
         space.held_ns = section.held_ns;
-    }
-    if net && section.has(HAS_DELTA) {
-        known |= KNOWN_DELTA;
         space.vmas_delta = section.vmas_delta;
         space.pages_delta = section.pages_delta;
     }

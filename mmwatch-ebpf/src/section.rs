@@ -3,7 +3,7 @@
 //! Only the thread itself writes its section, so nothing here needs a lock.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use mmwatch_common::event::FileId;
+use mmwatch_common::event::{FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED};
 
 use crate::maps::SECTIONS;
 
@@ -16,18 +16,21 @@ pub const SETTLED: u32 = 2;
 /// Settled as to VMAs at a downgrade; pages still to come, then as [`SETTLED`].
 pub const PAGES_PENDING: u32 = 3;
 
+// The first three are the bits of a record's `known` that they stand for, so
+// that they get there without a branch.
+
 /// [`Section::has`]: `taken_ns`, `vmas_before` and `pages_before` were read when the lock was taken.
-pub const HAS_BASE: u32 = 1 << 0;
+pub const HAS_BASE: u32 = KNOWN_HELD as u32;
 /// [`Section::has`]: `vmas_delta` and `pages_delta` mean something.
-pub const HAS_DELTA: u32 = 1 << 1;
+pub const HAS_DELTA: u32 = KNOWN_DELTA as u32;
 /// [`Section::has`]: `map` holds a mapping that was made.
-pub const HAS_MAP: u32 = 1 << 2;
+pub const HAS_MAP: u32 = 1 << 16;
 /// [`Section::has`]: that mapping has a file.
-pub const HAS_FILE: u32 = 1 << 3;
+pub const HAS_FILE: u32 = 1 << 17;
 /// [`Section::has`]: the unmap core told how many VMAs it removed.
-pub const HAS_UNMAP_VMAS: u32 = 1 << 4;
+pub const HAS_UNMAP_VMAS: u32 = 1 << 18;
 /// [`Section::has`]: settled under the lock.
-pub const HAS_SETTLED: u32 = 1 << 5;
+pub const HAS_SETTLED: u32 = KNOWN_SETTLED as u32;
 
 /// A mapping made by `mmap_region`.
 #[repr(C)]

@@ -105,6 +105,7 @@ pub fn settle(task: &Task, mm: u64, section: &mut Section, downgraded: bool) -> 
     section.pages = now.pages;
     section.vmas_delta = 0;
     section.pages_delta = 0;
+    section.held_ns = 0;
     section.has |= HAS_SETTLED;
     if section.has(HAS_BASE) {
         section.held_ns = task::now().wrapping_sub(section.taken_ns);

@@ -1,15 +1,18 @@
 //! Who is running.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns},
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
+        bpf_ktime_get_boot_ns,
+    },
 };
 use mmwatch_common::event::{Actor, COMM_LEN};
 
 use crate::{
     arch::{self, Entry},
     globals::config,
-    memory::{member, read},
+    memory::{member, member_or_zero, read},
 };
 
 /// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
@@ -42,7 +45,7 @@ impl Task {
     /// Address of its `mm_struct`; 0 for a kernel thread and after `exit_mm`.
     #[inline(always)]
     pub fn mm(&self) -> u64 {
-        member!(self.address, task_mm: u64).unwrap_or(0)
+        member_or_zero!(self.address, task_mm: u64)
     }
 
     /// Start of its process, ns of the boot clock.
@@ -54,7 +57,7 @@ impl Task {
     /// Whether it is on its way out.
     #[inline(always)]
     pub fn is_exiting(&self) -> bool {
-        member!(self.address, task_flags: u32).is_some_and(|flags| flags & PF_EXITING != 0)
+        member_or_zero!(self.address, task_flags: u32) & PF_EXITING != 0
     }
 
     /// Address of the registers with which it entered from user space.
@@ -105,15 +108,18 @@ impl Task {
 /// Start of any task's process, ns of the boot clock.
 #[inline(always)]
 pub fn start_boot_ns(task: u64) -> u64 {
-    member!(task, task_group_leader: u64)
-        .and_then(|leader| member!(leader, task_start_boottime: u64))
-        .unwrap_or(0)
+    let leader = member_or_zero!(task, task_group_leader: u64);
+    member_or_zero!(leader, task_start_boottime: u64)
 }
 
 /// Command name of the current task.
 #[inline(always)]
 pub fn comm() -> [u8; COMM_LEN] {
-    bpf_get_current_comm().unwrap_or([0; COMM_LEN])
+    let mut comm = [0; COMM_LEN];
+    // SAFETY: the buffer has the length given. Where the helper fails, it is
+    // zeroes; looking at the result would be one more branch to verify.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32) };
+    comm
 }
 
 /// Real user id of the current task in the root user namespace.

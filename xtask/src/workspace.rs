@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result};
 /// Debian's toolchain, as a path that `rustup run` takes.
 pub const DEBIAN: &str = "/usr";
 
-/// Crates that may use unstable features with Debian's toolchain. A list rather
-/// than `1`, which would be understood as a wish to build `core` from source.
-const UNSTABLE_CRATES: &str = "aya_ebpf,mmwatch_ebpf";
+/// The crate that may use unstable features with Debian's toolchain. Its name rather
+/// than `1`, which would allow all.
+const UNSTABLE_CRATE: &str = "aya_ebpf";
 
 /// What compiles the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +58,8 @@ impl Workspace {
         let mut cargo = Command::new("cargo");
         cargo.arg(subcommand).current_dir(&self.root);
         match self.toolchain {
-            BpfToolchain::Nightly => cargo
-                .env_remove("MMWATCH_BPF_TOOLCHAIN")
-                .env_remove("RUSTC_BOOTSTRAP"),
-            BpfToolchain::Debian => cargo
-                .env("MMWATCH_BPF_TOOLCHAIN", DEBIAN)
-                .env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES),
+            BpfToolchain::Nightly => cargo.env_remove("MMWATCH_BPF_TOOLCHAIN"),
+            BpfToolchain::Debian => cargo.env("MMWATCH_BPF_TOOLCHAIN", DEBIAN),
         };
         cargo
     }
@@ -81,7 +77,7 @@ impl Workspace {
             }
             BpfToolchain::Debian => {
                 rustup.args(["run", DEBIAN, "cargo", "clippy"]);
-                rustup.env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
+                rustup.env("RUSTC_BOOTSTRAP", UNSTABLE_CRATE);
             }
         }
         rustup.args([
