@@ -120,12 +120,12 @@ pub const FILTER_MIN_SIZE: u32 = 1 << 4;
 /// [`Config::filters`]: only calls that failed.
 pub const FILTER_FAILED: u32 = 1 << 5;
 
-/// [`Config::settle`]: where sections end when they are downgraded to a read lock.
-/// The unmap core's pages were recorded before the downgrade (6.12 and later).
+/// [`Config::downgrade`]: the pages of a section that is downgraded to a read lock
+/// are known then, from the unmap core (6.12 and later).
 pub const DOWNGRADE_KNOWN: u32 = 0;
-/// The unmap core returns with the read lock still held and tells the pages then.
+/// [`Config::downgrade`]: the unmap core returns with the read lock still held and tells the pages then.
 pub const DOWNGRADE_AT_UNMAP: u32 = 1;
-/// The release of the read lock tells the pages.
+/// [`Config::downgrade`]: the release of the read lock tells the pages.
 pub const DOWNGRADE_AT_READ_RELEASE: u32 = 2;
 
 /// What the agent decided.

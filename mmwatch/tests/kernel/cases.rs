@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     run::{Trace, mmwatch, start_trace, take_apart, temporary, trace, workload},
-    workload::{MARK_BEGIN, MARK_END, Note, PAGE},
+    workload::{MARK_BEGIN, MARK_END, Note},
 };
 
 /// A test, given the backend's name.
