@@ -5,14 +5,22 @@
 //! first; the first that the facts allow is taken, and for each that was passed
 //! over the plan says why.
 
+mod programs;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use mmwatch_common::{
-    config::{Call, DOWNGRADE_AT_READ_RELEASE, DOWNGRADE_AT_UNMAP, DOWNGRADE_KNOWN},
+    config::{DOWNGRADE_AT_READ_RELEASE, DOWNGRADE_AT_UNMAP},
     counter::Hook,
 };
 use serde::Serialize;
 
+use self::programs::{
+    ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE,
+    LOCK_TRACEPOINTS, LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, UNMAP_FENTRY, UNMAP_KPROBE,
+};
 use super::facts::Facts;
 
 /// How the kernel is hooked.
@@ -123,7 +131,7 @@ pub struct Plan {
     /// What cannot be seen this way.
     pub limits: Vec<&'static str>,
     /// Bit n: the return of the call with number n of
-    /// [`Call`] is hooked.
+    /// [`Call`](mmwatch_common::config::Call) is hooked.
     #[serde(skip)]
     pub calls: u32,
     /// Whether calls settle at their return, for want of lock events.
@@ -230,280 +238,6 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
     }
     Ok(())
 }
-
-/// System calls whose return can be hooked one by one: wrapper function, program.
-const CALLS: &[(Call, Hook, &str, &str)] = &[
-    (
-        Call::Mmap,
-        Hook::CallMmap,
-        "__x64_sys_mmap",
-        "fexit_sys_mmap",
-    ),
-    (
-        Call::Munmap,
-        Hook::CallMunmap,
-        "__x64_sys_munmap",
-        "fexit_sys_munmap",
-    ),
-    (
-        Call::Mprotect,
-        Hook::CallMprotect,
-        "__x64_sys_mprotect",
-        "fexit_sys_mprotect",
-    ),
-    (
-        Call::Mprotect,
-        Hook::CallPkeyMprotect,
-        "__x64_sys_pkey_mprotect",
-        "fexit_sys_pkey_mprotect",
-    ),
-    (
-        Call::Mremap,
-        Hook::CallMremap,
-        "__x64_sys_mremap",
-        "fexit_sys_mremap",
-    ),
-    (Call::Brk, Hook::CallBrk, "__x64_sys_brk", "fexit_sys_brk"),
-    (
-        Call::Shmat,
-        Hook::CallShmat,
-        "__x64_sys_shmat",
-        "fexit_sys_shmat",
-    ),
-    (
-        Call::Shmdt,
-        Hook::CallShmdt,
-        "__x64_sys_shmdt",
-        "fexit_sys_shmdt",
-    ),
-];
-
-/// The return of every call of every task.
-const CALL_EXIT: Program = program(
-    "raw_sys_exit",
-    Attach::RawTracepoint("sys_exit"),
-    Hook::Call,
-);
-
-/// Bits of all calls: one program sees them all.
-const ALL_CALLS: u32 = (1 << (Call::Shmdt as u32 + 1)) - 1;
-
-const fn program(name: &'static str, attach: Attach, hook: Hook) -> Program {
-    Program { name, attach, hook }
-}
-
-/// The lock's own tracepoints: 2 arguments on release since 6.14, 3 before.
-const LOCK_TRACEPOINTS: &[Program] = &[
-    program(
-        "raw_lock_acquired",
-        Attach::RawTracepoint("mmap_lock_acquire_returned"),
-        Hook::LockTaken,
-    ),
-    program(
-        "raw_lock_released",
-        Attach::RawTracepoint("mmap_lock_released"),
-        Hook::LockReleased,
-    ),
-];
-const LOCK_TRACEPOINTS_MEMCG: &[Program] = &[
-    program(
-        "raw_lock_acquired_memcg",
-        Attach::RawTracepoint("mmap_lock_acquire_returned"),
-        Hook::LockTaken,
-    ),
-    program(
-        "raw_lock_released_memcg",
-        Attach::RawTracepoint("mmap_lock_released"),
-        Hook::LockReleased,
-    ),
-];
-const LOCK_FENTRY: &[Program] = &[
-    program(
-        "fexit_down_write_killable",
-        Attach::Fexit("down_write_killable"),
-        Hook::LockTaken,
-    ),
-    program(
-        "fentry_up_write",
-        Attach::Fentry("up_write"),
-        Hook::LockReleased,
-    ),
-    program(
-        "fentry_downgrade_write",
-        Attach::Fentry("downgrade_write"),
-        Hook::LockDowngraded,
-    ),
-];
-const LOCK_KPROBE: &[Program] = &[
-    program(
-        "kretprobe_down_write_killable",
-        Attach::Kretprobe("down_write_killable"),
-        Hook::LockTaken,
-    ),
-    program(
-        "kprobe_up_write",
-        Attach::Kprobe("up_write"),
-        Hook::LockReleased,
-    ),
-    program(
-        "kprobe_downgrade_write",
-        Attach::Kprobe("downgrade_write"),
-        Hook::LockDowngraded,
-    ),
-];
-
-/// In place of the lock where nothing tells of it.
-const CALL_ENTER: Program = program(
-    "raw_sys_enter",
-    Attach::RawTracepoint("sys_enter"),
-    Hook::LockTaken,
-);
-
-const MAP_FENTRY: &[Program] = &[program(
-    "fexit_mmap_region",
-    Attach::Fexit("mmap_region"),
-    Hook::Map,
-)];
-const MAP_KPROBE: &[Program] = &[
-    program(
-        "kprobe_mmap_region",
-        Attach::Kprobe("mmap_region"),
-        Hook::MapEnter,
-    ),
-    program(
-        "kretprobe_mmap_region",
-        Attach::Kretprobe("mmap_region"),
-        Hook::Map,
-    ),
-];
-
-/// Ways to see the unmap core, and what they mean for downgraded sections.
-const UNMAP_FENTRY: &[(&[Program], u32)] = &[
-    (
-        &[program(
-            "fentry_vms_complete_munmap_vmas",
-            Attach::Fentry("vms_complete_munmap_vmas"),
-            Hook::Unmap,
-        )],
-        DOWNGRADE_KNOWN,
-    ),
-    (
-        &[
-            program(
-                "fentry_do_munmap",
-                Attach::Fentry("__do_munmap"),
-                Hook::UnmapEnter,
-            ),
-            program("fexit_do_munmap", Attach::Fexit("__do_munmap"), Hook::Unmap),
-        ],
-        DOWNGRADE_AT_UNMAP,
-    ),
-    // Has seven parameters, one more than trampolines took then, and is the
-    // only one that brk shares: kprobes, where they can be had.
-    (UNMAP_ALIGN_MAS, DOWNGRADE_AT_UNMAP),
-    (
-        &[
-            program(
-                "fentry_do_mas_munmap",
-                Attach::Fentry("do_mas_munmap"),
-                Hook::UnmapEnter,
-            ),
-            program(
-                "fexit_do_mas_munmap",
-                Attach::Fexit("do_mas_munmap"),
-                Hook::Unmap,
-            ),
-        ],
-        DOWNGRADE_AT_UNMAP,
-    ),
-    (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
-    (
-        &[
-            program(
-                "fentry_do_mas_munmap",
-                Attach::Fentry("do_vmi_munmap"),
-                Hook::UnmapEnter,
-            ),
-            program(
-                "fexit_do_mas_munmap",
-                Attach::Fexit("do_vmi_munmap"),
-                Hook::Unmap,
-            ),
-        ],
-        DOWNGRADE_AT_UNMAP,
-    ),
-];
-const UNMAP_KPROBE: &[(&[Program], u32)] = &[
-    (
-        &[program(
-            "kprobe_vms_complete_munmap_vmas",
-            Attach::Kprobe("vms_complete_munmap_vmas"),
-            Hook::Unmap,
-        )],
-        DOWNGRADE_KNOWN,
-    ),
-    (
-        &[
-            program(
-                "kprobe_do_munmap",
-                Attach::Kprobe("__do_munmap"),
-                Hook::UnmapEnter,
-            ),
-            program(
-                "kretprobe_munmap",
-                Attach::Kretprobe("__do_munmap"),
-                Hook::Unmap,
-            ),
-        ],
-        DOWNGRADE_AT_UNMAP,
-    ),
-    (UNMAP_ALIGN_MAS, DOWNGRADE_AT_UNMAP),
-    (UNMAP_ALIGN_VMI, DOWNGRADE_AT_UNMAP),
-];
-const UNMAP_ALIGN_MAS: &[Program] = &[
-    program(
-        "kprobe_do_align_munmap",
-        Attach::Kprobe("do_mas_align_munmap"),
-        Hook::UnmapEnter,
-    ),
-    program(
-        "kretprobe_munmap",
-        Attach::Kretprobe("do_mas_align_munmap"),
-        Hook::Unmap,
-    ),
-];
-const UNMAP_ALIGN_VMI: &[Program] = &[
-    program(
-        "kprobe_do_align_munmap",
-        Attach::Kprobe("do_vmi_align_munmap"),
-        Hook::UnmapEnter,
-    ),
-    program(
-        "kretprobe_munmap",
-        Attach::Kretprobe("do_vmi_align_munmap"),
-        Hook::Unmap,
-    ),
-];
-
-const FORK: Program = program(
-    "raw_sched_process_fork",
-    Attach::RawTracepoint("sched_process_fork"),
-    Hook::Fork,
-);
-const EXEC: Program = program(
-    "raw_sched_process_exec",
-    Attach::RawTracepoint("sched_process_exec"),
-    Hook::Exec,
-);
-const EXIT: &[Program] = &[
-    program(
-        "raw_exit_mmap",
-        Attach::RawTracepoint("exit_mmap"),
-        Hook::Exit,
-    ),
-    program("fentry_exit_mmap", Attach::Fentry("exit_mmap"), Hook::Exit),
-    program("kprobe_exit_mmap", Attach::Kprobe("exit_mmap"), Hook::Exit),
-];
 
 const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file";
 const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
@@ -677,11 +411,10 @@ impl<'a> Planner<'a> {
             return Ok(ALL_CALLS);
         }
         let mut calls = 0;
-        for (call, hook, function, name) in CALLS {
-            let program = program(name, Attach::Fexit(function), *hook);
-            match self.take(&[program]) {
+        for (call, program) in CALLS {
+            match self.take(&[*program]) {
                 Ok(()) => calls |= 1 << *call as u32,
-                Err(why) => self.skip(&[program], why),
+                Err(why) => self.skip(&[*program], why),
             }
         }
         Ok(calls)
@@ -752,6 +485,3 @@ impl fmt::Display for Plan {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
 //! Plans for kernels that are not there, from facts recorded on them with
 //! `mmwatch check -o json`.
 
+use mmwatch_common::config::{Call, DOWNGRADE_KNOWN};
+
 use super::*;
 use crate::kernel::facts::Answer;
 
