@@ -85,16 +85,27 @@ fn hex(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
 }
 
-/// Runs a workload that takes notes and compares event by event.
-fn compare(backend: &str, name: &str) {
+/// Traces a workload that takes notes.
+fn noted(backend: &str, name: &str) -> (Trace, Vec<Note>) {
     let (notes, file) = (temporary("notes"), temporary("file"));
     let command = workload(&[name, notes.to_str().unwrap(), file.to_str().unwrap()]);
     let trace = trace(backend, &[], &command);
     assert_eq!(trace.code, Some(0), "{}", trace.stderr);
     trace.assert_whole();
-    let expected: Vec<Note> = serde_json::from_slice(&fs::read(&notes).unwrap()).unwrap();
+    let expected = serde_json::from_slice(&fs::read(&notes).unwrap()).unwrap();
     let _ = fs::remove_file(&notes);
     let _ = fs::remove_file(&file);
+    (trace, expected)
+}
+
+/// Compares event by event. Not where the kernel says that it skipped a program,
+/// which a preemptible kernel does now and then: one of the events is missing
+/// then, as the ledger says, and the run is made again.
+fn compare(backend: &str, name: &str) {
+    let (trace, expected) = (0..5)
+        .map(|_| noted(backend, name))
+        .find(|(trace, _)| trace.missed() == 0)
+        .expect("one run of five without a skipped program");
 
     let mark = |len| {
         let at = trace
@@ -253,7 +264,7 @@ fn sections_of_threads_are_in_order(backend: &str) {
     assert_eq!(trace.code, Some(0), "{}", trace.stderr);
     trace.assert_whole();
     let pid = &trace.of("exec").last().unwrap()["pid"];
-    let mut ours: Vec<_> = trace
+    let ours: Vec<_> = trace
         .events
         .iter()
         .filter(|event| event["pid"] == *pid && event["section"].is_u64())
@@ -268,33 +279,34 @@ fn sections_of_threads_are_in_order(backend: &str) {
         return;
     }
     // In the order of their sections, each count follows from the one before.
-    ours.sort_by_key(|event| (event["section"].as_u64(), event["seq"].as_u64()));
-    for pair in ours.windows(2) {
-        let [before, after] = pair else {
-            unreachable!()
-        };
-        let (first, second) = (before["section"].as_u64(), after["section"].as_u64());
-        if first == second || after["op"] == "exit" || after["op"] == "exec" {
+    let mut sections: BTreeMap<u64, (i64, i64)> = BTreeMap::new();
+    for event in ours {
+        if event["op"] == "exit" {
             continue;
         }
-        assert_eq!(
-            first.map(|section| section + 1),
-            second,
-            "{before}\n{after}"
-        );
-        let vmas = before["vmas"].as_i64().unwrap();
+        let number = event["section"].as_u64().unwrap();
+        let vmas = event["vmas"].as_i64().unwrap();
         // The section's last record has its net change; earlier ones have none.
-        let net: i64 = ours
-            .iter()
-            .filter(|event| event["section"].as_u64() == second)
-            .filter_map(|event| event["vmas_delta"].as_i64())
-            .sum();
-        assert_eq!(
-            vmas + net,
-            after["vmas"].as_i64().unwrap(),
-            "{before}\n{after}"
-        );
+        let net = event["vmas_delta"].as_i64().unwrap_or(0);
+        let section = sections.entry(number).or_insert((vmas, 0));
+        section.1 += net;
     }
+    let numbered: Vec<_> = sections.into_iter().collect();
+    let breaks: Vec<_> = numbered
+        .windows(2)
+        .filter(|pair| {
+            let (first, (before, _)) = pair[0];
+            let (second, (after, net)) = pair[1];
+            first + 1 != second || before + net != after
+        })
+        .collect();
+    // Where the kernel skipped no program, the chain is whole.
+    assert!(
+        breaks.len() as u64 <= trace.missed(),
+        "{} breaks, {} missed: {breaks:?}",
+        breaks.len(),
+        trace.missed()
+    );
 }
 
 /// Pairs of calls in a storm: fewer where every instruction is emulated.
@@ -327,7 +339,7 @@ fn a_storm_is_counted_whole(backend: &str) {
         .find_map(|line| line.parse().ok())
         .unwrap();
     assert_eq!(own, 2 * pairs);
-    assert_eq!(trace.events.len() as u64 + trace.counter("lost"), own);
+    trace.assert_accounts_for(own);
 }
 
 fn a_tiny_ring_loses_and_says_so(backend: &str) {
@@ -348,7 +360,7 @@ fn a_tiny_ring_loses_and_says_so(backend: &str) {
     trace.assert_balanced();
     assert!(trace.counter("ring_full") > 0, "{}", trace.ledger);
     assert_eq!(trace.counter("lost"), trace.counter("ring_full"));
-    assert_eq!(trace.events.len() as u64 + trace.counter("lost"), 2 * pairs);
+    trace.assert_accounts_for(2 * pairs);
 }
 
 fn the_agent_never_sees_itself(backend: &str) {
@@ -503,6 +515,8 @@ fn stat_sums_a_command(backend: &str) {
     let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(report["type"], "report");
     let sums = &report["all"]["total"];
+    // Each skipped program can cost an operation.
+    let pairs = pairs - report["ledger"]["missed"].as_u64().unwrap_or(0);
     assert!(
         sums["ops"]["map"]["count"].as_u64().unwrap() >= pairs,
         "{sums}"

@@ -125,6 +125,17 @@ impl Trace {
         assert!(self.counter("unfinished") <= missed, "{}", self.ledger);
     }
 
+    /// Asserts that `own` events, by the program's own count, were delivered or
+    /// lost, by mmwatch's: exactly, but for runs that the kernel skipped.
+    pub fn assert_accounts_for(&self, own: u64) {
+        let told = self.events.len() as u64 + self.counter("lost");
+        assert!(
+            told <= own && own <= told + self.missed(),
+            "{told} of {own}: {}",
+            self.ledger
+        );
+    }
+
     /// Runs of programs that the kernel skipped, as far as it says.
     pub fn missed(&self) -> u64 {
         self.ledger["missed"].as_u64().unwrap_or(0)
