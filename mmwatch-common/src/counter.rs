@@ -88,7 +88,8 @@ pub struct Ledger {
     /// records come without them.
     pub scratch_full: u64,
     /// Address spaces that found no room in the kernel's table: their
-    /// records come without sums.
+    /// records come without sums. Also children of a followed command that
+    /// could not be followed for want of room.
     pub spaces_full: u64,
     /// Calls whose return was missed; what they did under the lock is reported
     /// when the thread takes a lock again.

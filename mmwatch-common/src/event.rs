@@ -11,9 +11,6 @@
 
 use core::mem::size_of;
 
-/// Version of the layout; both sides are built from one source, recordings are not.
-pub const WIRE_VERSION: u32 = 1;
-
 /// Length of a task's command name in the kernel (`TASK_COMM_LEN`), NUL included.
 pub const COMM_LEN: usize = 16;
 

@@ -4,12 +4,6 @@
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of [`Ledger`](crate::counter::Ledger) rows, by [`Hook`](crate::counter::Hook).
 pub const LEDGER: &str = "LEDGER";
-/// Hash of address spaces, by `mm_struct` address.
-pub const SPACES: &str = "SPACES";
-/// LRU hash of sections under way, by thread id.
-pub const SECTIONS: &str = "SECTIONS";
-/// LRU hash of files whose path was sent.
-pub const FILES: &str = "FILES";
 /// Hash of process ids let through, with [`FILTER_TGIDS`](crate::config::FILTER_TGIDS).
 pub const TGIDS: &str = "TGIDS";
 

@@ -66,14 +66,23 @@ fn is_listed(tgid: u32, start_boot_ns: impl Fn() -> u64) -> bool {
     }
 }
 
-/// With `-- CMD`: a child joins its parent.
+/// With `-- CMD`: a child joins its parent. `false` when the table is full, and
+/// the child stays out.
 #[inline(always)]
-pub fn follow(parent: &Task, child_tgid: u32, child_start_boot_ns: u64) {
+pub fn follow(parent: &Task, child_tgid: u32, child_start_boot_ns: u64) -> bool {
     let wanted = FILTER_TGIDS | FILTER_FOLLOW;
-    if config!(filters) & wanted == wanted && is_listed(parent.tgid, || parent.start_boot_ns()) {
-        // When the table is full the child stays out, and `check` of the
-        // agent's own bound is documented with the option.
-        let _ = TGIDS.insert(child_tgid, child_start_boot_ns, 0);
+    if config!(filters) & wanted != wanted || !is_listed(parent.tgid, || parent.start_boot_ns()) {
+        return true;
+    }
+    TGIDS.insert(child_tgid, child_start_boot_ns, 0).is_ok()
+}
+
+/// A process ended: its id may be another's soon, and the table has room again.
+#[inline(always)]
+pub fn forget(tgid: u32) {
+    if config!(filters) & FILTER_TGIDS != 0 {
+        // Absent is fine: it was never listed.
+        let _ = TGIDS.remove(tgid);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The maps, by the names in `mmwatch_common::names`.
+//! The maps. Those that the agent opens have their names in `mmwatch_common::names`.
 
 use aya_ebpf::{
     macros::map,

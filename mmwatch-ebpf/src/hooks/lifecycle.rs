@@ -72,7 +72,11 @@ fn forked(child: u64) {
     }
     let parent = Task::current();
     let child_start_boot_ns = task::start_boot_ns(child);
-    filter::follow(&parent, child_tgid, child_start_boot_ns);
+    if !filter::follow(&parent, child_tgid, child_start_boot_ns)
+        && let Some(row) = emit::ledger(Hook::Fork)
+    {
+        row.spaces_full += 1;
+    }
     match filter::process(&parent) {
         Process::Wanted => {}
         Process::Unwanted => return emit::unwanted(Hook::Fork),
@@ -192,6 +196,9 @@ fn exited(mm: u64) {
         pad: 0,
     };
     emit::record(Hook::Exit, base, payload, Some(payload.len_bytes));
+    if exiting {
+        filter::forget(owner_tgid);
+    }
 }
 
 // void sched_process_fork(struct task_struct *parent, struct task_struct *child)
