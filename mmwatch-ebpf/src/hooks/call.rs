@@ -13,7 +13,7 @@ use crate::{
     globals::config,
     hooks::lock,
     report,
-    section::{self, IDLE, PAGES_PENDING, SETTLED},
+    section::{self, IDLE, PAGES_PENDING},
     space::{self, Settled},
     task::Task,
 };
@@ -35,8 +35,7 @@ fn returned(hook: Hook, task: &Task, call: Call, regs: Option<u64>, result: u64)
     } else {
         section::get(task.tid)
     };
-    let section = section
-        .filter(|section| matches!(section.state, SETTLED | PAGES_PENDING) && section.mm == mm);
+    let section = section.filter(|section| section.waits() && section.mm == mm);
     match section {
         Some(section) => {
             if section.state == PAGES_PENDING {
