@@ -29,10 +29,10 @@ fn main() -> Result<()> {
         ..Package::default()
     };
     if custom.is_some() {
-        // aya-ebpf has one unstable feature. Set here and not by whoever calls
+        // aya-ebpf and `watch` use inline assembly, which is unstable for BPF. Set here and not by whoever calls
         // cargo: other build scripts watch the variable and would all run again.
         // SAFETY: no other thread reads or writes the environment.
-        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,watch") };
     }
     aya_build::build_ebpf([package], toolchain)?;
 

@@ -55,6 +55,16 @@ offsets! {
     task_group_leader: "task_struct.group_leader",
     /// Start of a task, ns of the boot clock.
     task_start_boottime: "task_struct.start_boottime",
+    /// Credentials of a task.
+    task_cred: "task_struct.cred",
+    /// Real user id of credentials.
+    cred_uid: "cred.uid.val",
+    /// What the threads of a process share, its limits among it.
+    task_signal: "task_struct.signal",
+    /// Limits of a process, by `RLIMIT_*`.
+    signal_rlim: "signal_struct.rlim",
+    /// Name of a task.
+    task_comm: "task_struct.comm",
     /// Flags of a task, `PF_EXITING` among them.
     task_flags: "task_struct.flags",
     /// Lower end of a task's kernel stack.
@@ -97,6 +107,8 @@ offsets! {
     mount_mountpoint: "mount.mnt_mountpoint",
     /// Where the names of a mount begin.
     vfsmount_root: "vfsmount.mnt_root",
+    /// File of a mapping.
+    vma_file: "vm_area_struct.vm_file",
     /// Range of an unmap (6.12 and later).
     vms_start: "vma_munmap_struct.start",
     /// End of that range.
@@ -154,6 +166,14 @@ pub struct Config {
     pub settle_at_call: u32,
     /// A `DOWNGRADE_*` value.
     pub downgrade: u32,
+    /// 1 to send records, 0 to sum them only.
+    pub stream: u32,
+    /// Of 2^32 records, so many are lost on purpose.
+    pub simulate_loss: u32,
+    /// 1 when splits of VMAs are hooked, so that what the unmap core removed follows from counts.
+    pub counts_splits: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// System calls whose return the agent can hook.
@@ -177,4 +197,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 4 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 8 * 4);

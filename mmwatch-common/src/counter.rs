@@ -66,9 +66,15 @@ hooks! {
     Exec = 17 => "exec",
     /// An address space ended.
     Exit = 18 => "exit",
+    /// A thread ended.
+    ThreadExit = 19 => "thread_exit",
+    /// A VMA was split.
+    Split = 20 => "split",
+    /// A shared anonymous mapping got its file.
+    SharedFile = 21 => "shared_file",
 }
 
-/// One program's row. `fired = filtered + submitted + ring_full`.
+/// One program's row. `fired = filtered + summed + submitted + ring_full + simulated`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -76,10 +82,14 @@ pub struct Ledger {
     pub fired: u64,
     /// Records that a filter turned away.
     pub filtered: u64,
+    /// Records that were summed and, because nobody asked for single events, not sent.
+    pub summed: u64,
     /// Records handed to the ring buffer.
     pub submitted: u64,
     /// Records for which the ring buffer had no room.
     pub ring_full: u64,
+    /// Records lost on purpose.
+    pub simulated: u64,
     /// File paths handed to the ring buffer; not part of `fired`.
     pub paths_submitted: u64,
     /// File paths for which the ring buffer had no room; they are sent again later.
@@ -91,6 +101,9 @@ pub struct Ledger {
     /// records come without sums. Also children of a followed command that
     /// could not be followed for want of room.
     pub spaces_full: u64,
+    /// Records of processes that found no room in the kernel's table of sums:
+    /// they are summed under [`ProcessKey::OTHER`](crate::sums::ProcessKey::OTHER).
+    pub processes_full: u64,
     /// Calls whose return was missed; what they did under the lock is reported
     /// when the thread takes a lock again.
     pub unfinished: u64,
@@ -100,14 +113,17 @@ impl AddAssign for Ledger {
     fn add_assign(&mut self, row: Self) {
         self.fired += row.fired;
         self.filtered += row.filtered;
+        self.summed += row.summed;
         self.submitted += row.submitted;
         self.ring_full += row.ring_full;
+        self.simulated += row.simulated;
         self.paths_submitted += row.paths_submitted;
         self.paths_ring_full += row.paths_ring_full;
         self.scratch_full += row.scratch_full;
         self.spaces_full += row.spaces_full;
+        self.processes_full += row.processes_full;
         self.unfinished += row.unfinished;
     }
 }
 
-const _: () = assert!(size_of::<Ledger>() == 9 * 8);
+const _: () = assert!(size_of::<Ledger>() == 12 * 8);

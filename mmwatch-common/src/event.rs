@@ -120,6 +120,45 @@ codes! {
 }
 
 codes! {
+    /// What a mapping's pages come from.
+    Backing {
+        /// Memory for the program alone.
+        PrivateAnonymous = 0 => "private-anonymous",
+        /// Memory shared with children.
+        SharedAnonymous = 1 => "shared-anonymous",
+        /// A file whose changes stay in the process: programs, libraries, data read.
+        PrivateFile = 2 => "private-file",
+        /// A file written through memory, or memory shared by name.
+        SharedFile = 3 => "shared-file",
+        /// Device memory and what the kernel maps for itself.
+        Special = 4 => "special",
+    }
+}
+
+impl Backing {
+    /// A name for narrow columns.
+    pub const fn short_name(self) -> &'static str {
+        match self {
+            Self::PrivateAnonymous => "priv-anon",
+            Self::SharedAnonymous => "shr-anon",
+            Self::PrivateFile => "priv-file",
+            Self::SharedFile => "shr-file",
+            Self::Special => "special",
+        }
+    }
+
+    /// The backing of a mapping that is shared or not, of a file or not.
+    pub const fn of(shared: bool, anonymous: bool) -> Self {
+        match (shared, anonymous) {
+            (false, true) => Self::PrivateAnonymous,
+            (true, true) => Self::SharedAnonymous,
+            (false, false) => Self::PrivateFile,
+            (true, false) => Self::SharedFile,
+        }
+    }
+}
+
+codes! {
     /// The kind of a record: an [`Op`], or a file's path.
     Kind {
         /// [`Record<Map>`](super::event::Map).
@@ -166,6 +205,13 @@ pub const KNOWN_SPACE: u16 = 1 << 7;
 /// [`Base::known`]: something is not known: the call's return was missed, so
 /// that its result and arguments are absent and it may have failed.
 pub const UNRETURNED: u16 = 1 << 8;
+/// [`Base::known`]: [`Base::rlimit_as_bytes`] was read.
+pub const KNOWN_RLIMIT: u16 = 1 << 9;
+/// [`Base::known`]: another record of the same section follows.
+pub const MORE: u16 = 1 << 10;
+/// [`Base::known`]: something is not known: between this section and the one
+/// before it, the address space changed without a section.
+pub const DRIFTED: u16 = 1 << 11;
 
 /// Who did it, as the kernel knew them at that moment.
 #[repr(C)]
@@ -191,6 +237,12 @@ pub struct Actor {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
+    /// Which address space: the address of its `mm_struct`, which another may
+    /// have later.
+    pub mm: u64,
+    /// When the kernel programs first met it, ns of the boot clock: tells apart
+    /// two lives of one `mm_struct`.
+    pub born_ns: u64,
     /// Number of the section in this address space, from 1; 0 for no section.
     pub section: u64,
     /// `mm_struct.total_vm`: pages of all mappings.
@@ -203,6 +255,11 @@ pub struct Space {
     pub vmas: u32,
     /// Net change of `vmas` by the section, on its last record; else 0.
     pub vmas_delta: i32,
+    /// VMAs that the section removed, pieces after splitting counted, on its
+    /// last record; [`UNKNOWN_VMAS`] where not seen.
+    pub vmas_removed: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// What every record but [`FilePath`] begins with.
@@ -219,6 +276,9 @@ pub struct Base {
     pub errno: u32,
     /// When the record was made, ns of the boot clock.
     pub boot_ns: u64,
+    /// Bytes of mappings that the process may have (`RLIMIT_AS`, its soft
+    /// limit), read where a call failed with `ENOMEM`; with [`KNOWN_RLIMIT`].
+    pub rlimit_as_bytes: u64,
     /// Who.
     pub actor: Actor,
     /// The address space afterwards.
@@ -291,7 +351,7 @@ pub struct Unmap {
     pub pad: u32,
 }
 
-/// [`Unmap::vmas_removed`] where no hook saw them.
+/// [`Unmap::vmas_removed`] and [`Space::vmas_removed`] where no hook saw them.
 pub const UNKNOWN_VMAS: u32 = u32::MAX;
 
 /// Payload of [`Kind::Protect`].
@@ -434,8 +494,8 @@ macro_rules! layout {
 
 layout! {
     Actor = 4 + 4 + 8 + 8 + 4 + 4 + COMM_LEN,
-    Space = 4 * 8 + 4 + 4,
-    Base = 1 + 1 + 2 + 4 + 8 + size_of::<Actor>() + size_of::<Space>(),
+    Space = 6 * 8 + 4 * 4,
+    Base = 1 + 1 + 2 + 4 + 2 * 8 + size_of::<Actor>() + size_of::<Space>(),
     FileId = 8 + 4 + 4,
     Map = 5 * 8 + 4 + 4 + size_of::<FileId>(),
     Unmap = 3 * 8 + 4 + 4,

@@ -6,6 +6,8 @@
 //! * [`config`]: the constants that the agent finds or decides before loading;
 //! * [`counter`]: the loss ledger, a row per program;
 //! * [`names`]: maps and globals, by the name both sides use;
+//! * [`space`]: address spaces and the processes that use them;
+//! * [`sums`]: sums per process, kept in the kernel;
 //! * [`probe`]: what the probe object answers.
 //!
 //! Everything on the wire is `repr(C)`, made of fixed-width integers, with its
@@ -17,6 +19,8 @@ pub mod counter;
 pub mod event;
 pub mod names;
 pub mod probe;
+pub mod space;
+pub mod sums;
 
 /// Hands `repr(C)` types without padding or invalid bit patterns to aya.
 #[cfg(feature = "user")]
@@ -33,5 +37,9 @@ pod!(
     config::Config,
     config::Offsets,
     counter::Ledger,
-    probe::Answer
+    probe::Answer,
+    space::Listed,
+    space::State,
+    sums::Process,
+    sums::ProcessKey,
 );

@@ -4,8 +4,16 @@
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of [`Ledger`](crate::counter::Ledger) rows, by [`Hook`](crate::counter::Hook).
 pub const LEDGER: &str = "LEDGER";
+/// Hash of [`Process`](crate::sums::Process) by [`ProcessKey`](crate::sums::ProcessKey).
+pub const PROCESSES: &str = "PROCESSES";
+/// Hash of address spaces of type [`State`](crate::space::State) by the
+/// address of their `mm_struct`.
+pub const SPACES: &str = "SPACES";
 /// Hash of process ids let through, with [`FILTER_TGIDS`](crate::config::FILTER_TGIDS).
 pub const TGIDS: &str = "TGIDS";
+
+/// The program that lists processes.
+pub const LIST: &str = "iter_task";
 
 /// Global of type [`Offsets`](crate::config::Offsets).
 pub const OFFSETS: &str = "OFFSETS";

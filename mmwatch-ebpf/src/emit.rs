@@ -5,17 +5,21 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_get_prandom_u32,
     maps::ring_buf::RingBufEntry,
 };
 use mmwatch_common::{
     counter::{Hook, Ledger},
-    event::{Base, Payload, Record},
+    event::{KNOWN_RLIMIT, Payload, Record, Space},
 };
 
 use crate::{
     filter,
     globals::config,
     maps::{EVENTS, LEDGER},
+    report,
+    sums::{self, Extent},
+    task::{self, Task},
 };
 
 /// The running program's row. Its only writer, see `mmwatch_common::counter`.
@@ -36,31 +40,98 @@ pub fn unwanted(hook: Hook) {
     }
 }
 
-/// Filters, counts and submits one record. `size_bytes` is what `--min-size`
-/// compares with.
+/// What a record begins with, but for what the running task can be asked when
+/// it is written.
+#[derive(Clone, Copy)]
+pub struct Head {
+    /// A `Cause`.
+    pub cause: u8,
+    /// `KNOWN_*` bits.
+    pub known: u16,
+    /// 0 for success.
+    pub errno: u32,
+    /// Process that the record is of.
+    pub tgid: u32,
+    /// Process that owns the address space.
+    pub owner_tgid: u32,
+    /// Start of the process that the record is of, ns of the boot clock.
+    pub start_boot_ns: u64,
+    /// The address space afterwards.
+    pub space: Space,
+}
+
+/// Filters, sums, counts, writes and submits one record of what `task`, the
+/// running one, did.
 #[inline(always)]
 pub fn record<P: Payload + 'static>(
     hook: Hook,
-    mut base: Base,
+    task: &Task,
+    head: &Head,
     payload: P,
-    size_bytes: Option<u64>,
+    extent: &Extent,
 ) {
     let Some(row) = ledger(hook) else {
         return;
     };
     row.fired += 1;
-    if !filter::record(&base, P::KIND, size_bytes) {
+    if !filter::record(head.errno, P::KIND, extent.size_bytes) {
         row.filtered += 1;
         return;
     }
-    base.kind = P::KIND as u8;
+    sums::add(row, task, head, P::KIND, extent);
+    if config!(stream) == 0 {
+        row.summed += 1;
+        return;
+    }
+    if is_lost_on_purpose() {
+        row.simulated += 1;
+        return;
+    }
     let Some(mut entry) = EVENTS.reserve::<Record<P>>(0) else {
         row.ring_full += 1;
         return;
     };
-    entry.write(Record { base, payload });
+    write(entry.as_mut_ptr(), task, head, payload);
     submit(entry);
     row.submitted += 1;
+}
+
+/// Writes a record where the reader will find it: no copy on the stack.
+#[inline(always)]
+fn write<P: Payload>(record: *mut Record<P>, task: &Task, head: &Head, payload: P) {
+    let (rlimit_as_bytes, known) = match head.errno {
+        report::ENOMEM => (task.rlimit_as_bytes(), head.known | KNOWN_RLIMIT),
+        _ => (0, head.known),
+    };
+    // SAFETY: reserved memory of the record's size, not yet visible to the
+    // reader; every field is written.
+    unsafe {
+        let base = &raw mut (*record).base;
+        (&raw mut (*base).kind).write(P::KIND as u8);
+        (&raw mut (*base).cause).write(head.cause);
+        (&raw mut (*base).known).write(known);
+        (&raw mut (*base).errno).write(head.errno);
+        (&raw mut (*base).boot_ns).write(task::now());
+        (&raw mut (*base).rlimit_as_bytes).write(rlimit_as_bytes);
+        let actor = &raw mut (*base).actor;
+        (&raw mut (*actor).tgid).write(head.tgid);
+        (&raw mut (*actor).tid).write(task.tid);
+        (&raw mut (*actor).start_boot_ns).write(head.start_boot_ns);
+        (&raw mut (*actor).cgroup_id).write(task::cgroup_id());
+        (&raw mut (*actor).uid).write(task::uid());
+        (&raw mut (*actor).owner_tgid).write(head.owner_tgid);
+        task::comm(&raw mut (*actor).comm);
+        (&raw mut (*base).space).write(head.space);
+        (&raw mut (*record).payload).write(payload);
+    }
+}
+
+/// With `--simulate-loss`: throws the dice.
+#[inline(always)]
+fn is_lost_on_purpose() -> bool {
+    let loss = config!(simulate_loss);
+    // SAFETY: no arguments, no preconditions.
+    loss != 0 && unsafe { bpf_get_prandom_u32() } < loss
 }
 
 /// Submits without waking the reader, who comes by a short timer, unless much

@@ -8,7 +8,7 @@ use mmwatch_common::{
 
 use crate::{
     emit,
-    globals::offset,
+    globals::{config, offset},
     maps::{EVENTS, FILES},
     memory::{member, member_or_zero},
 };
@@ -32,6 +32,9 @@ pub fn identity(file: u64) -> Option<FileId> {
 /// Sends the path of a file unless that was done before.
 #[inline(always)]
 pub fn announce(hook: Hook, id: &FileId, file: u64) {
+    if config!(stream) == 0 {
+        return;
+    }
     // SAFETY: only presence matters, the value is not read.
     if unsafe { FILES.get(id) }.is_some() {
         return;

@@ -4,13 +4,13 @@ use mmwatch_common::{
     config::{
         FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID,
     },
-    event::{Base, COMM_LEN, Kind},
+    event::{COMM_LEN, Kind},
 };
 
 use crate::{
     globals::{CONFIG, config},
     maps::TGIDS,
-    task::Task,
+    task::{self, Task},
 };
 
 /// What becomes of a process's doings.
@@ -86,10 +86,10 @@ pub fn forget(tgid: u32) {
     }
 }
 
-/// Looks at a finished record. `size_bytes`: what `--min-size` compares with;
+/// Looks at what a record of the running task will say. `size_bytes`: what `--min-size` compares with;
 /// `None` for operations without a size.
 #[inline(always)]
-pub fn record(base: &Base, kind: Kind, size_bytes: Option<u64>) -> bool {
+pub fn record(errno: u32, kind: Kind, size_bytes: Option<u64>) -> bool {
     if config!(ops) & (1 << kind as u32) == 0 {
         return false;
     }
@@ -97,13 +97,13 @@ pub fn record(base: &Base, kind: Kind, size_bytes: Option<u64>) -> bool {
     if filters == 0 {
         return true;
     }
-    if filters & FILTER_FAILED != 0 && base.errno == 0 {
+    if filters & FILTER_FAILED != 0 && errno == 0 {
         return false;
     }
-    if filters & FILTER_UID != 0 && base.actor.uid != config!(uid) {
+    if filters & FILTER_UID != 0 && task::uid() != config!(uid) {
         return false;
     }
-    if filters & FILTER_COMM != 0 && !is_comm(&base.actor.comm) {
+    if filters & FILTER_COMM != 0 && !is_comm() {
         return false;
     }
     if filters & FILTER_MIN_SIZE != 0
@@ -114,11 +114,14 @@ pub fn record(base: &Base, kind: Kind, size_bytes: Option<u64>) -> bool {
     true
 }
 
-/// Whether a command name is the one asked for.
+/// Whether the running thread's name is the one asked for.
 #[inline(always)]
-fn is_comm(comm: &[u8; COMM_LEN]) -> bool {
-    // SAFETY: two whole words each, within 16 bytes; unaligned reads.
+fn is_comm() -> bool {
+    let mut comm = [0; COMM_LEN];
+    // SAFETY: the name is a local; two whole words each, within 16 bytes;
+    // unaligned reads.
     unsafe {
+        task::comm(&raw mut comm);
         let seen = comm.as_ptr().cast::<u64>();
         let wanted = (&raw const CONFIG.comm).cast::<u64>();
         seen.read_unaligned() == wanted.read_volatile()

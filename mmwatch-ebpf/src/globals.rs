@@ -21,6 +21,10 @@ pub static CONFIG: Config = Config {
     calls: 0,
     settle_at_call: 0,
     downgrade: 0,
+    stream: 1,
+    simulate_loss: 0,
+    counts_splits: 0,
+    pad: 0,
 };
 
 /// A member's offset in bytes.

@@ -3,6 +3,7 @@
 
 mod call;
 mod lifecycle;
+mod list;
 mod lock;
 mod map;
 mod unmap;

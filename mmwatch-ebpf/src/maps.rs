@@ -7,9 +7,11 @@ use aya_ebpf::{
 use mmwatch_common::{
     counter::{Hook, Ledger},
     event::FileId,
+    space::State,
+    sums::{Process, ProcessKey},
 };
 
-use crate::{section::Section, space::State};
+use crate::section::Section;
 
 /// Records on their way to the agent. The agent sets the size.
 #[map]
@@ -18,6 +20,12 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 /// What became of the records, a row per program and CPU.
 #[map]
 pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(Hook::COUNT, 0);
+
+/// Sums per process. Entries come with a process's first record; the agent
+/// takes those of the ended away. Processes that find no room share
+/// [`ProcessKey::OTHER`], which the agent puts there before anything else.
+#[map]
+pub static PROCESSES: HashMap<ProcessKey, Process> = HashMap::with_max_entries(1 << 13, 0);
 
 /// Address spaces by the address of their `mm_struct`. Entries come at the
 /// first section, fork or exec and go at `exit_mmap`.

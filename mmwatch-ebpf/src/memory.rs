@@ -4,6 +4,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
+/// Bits of an address within a page (x86-64).
+pub const PAGE_SHIFT: u32 = 12;
+
 /// Reads a `T` at `base + offset`, or nothing where that is no memory.
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, offset: usize) -> Option<T> {

@@ -5,81 +5,107 @@ use mmwatch_common::{
     config::Call,
     counter::Hook,
     event::{
-        Advise, Base, Brk, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_FILE, KNOWN_RANGE, KNOWN_SPACE,
-        KNOWN_VM_FLAGS, Map, Protect, Remap, Space, UNKNOWN_VMAS, UNRETURNED, Unmap,
+        Advise, Backing, Brk, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_FILE, KNOWN_RANGE,
+        KNOWN_SPACE, KNOWN_VM_FLAGS, MORE, Map, Protect, Remap, Space, UNKNOWN_VMAS, UNRETURNED,
+        Unmap,
     },
 };
 
 use crate::{
     arch::Args,
-    emit, file,
-    section::{HAS_BASE, HAS_DELTA, HAS_FILE, HAS_MAP, HAS_SETTLED, HAS_UNMAP_VMAS, Section},
-    task::{self, Task},
+    emit::{self, Head},
+    file,
+    memory::PAGE_SHIFT,
+    section::{
+        HAS_BASE, HAS_DELTA, HAS_DRIFT, HAS_FILE, HAS_MAP, HAS_SETTLED, HAS_UNMAP_VMAS, Section,
+    },
+    sums::Extent,
+    task::Task,
 };
 
-const PAGE_SHIFT: u32 = 12;
 const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
 
 /// `PROT_READ | PROT_WRITE | PROT_EXEC`, which are also `VM_READ | VM_WRITE | VM_EXEC`.
 const PROT_MASK: u64 = 0x7;
+const MAP_TYPE: u64 = 0xf;
+const MAP_PRIVATE: u64 = 0x2;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_HUGETLB: u64 = 0x4_0000;
 const MREMAP_DONTUNMAP: u64 = 4;
+const VM_SHARED_OR_MAYSHARE: u64 = 0x8 | 0x80;
+/// `VM_IO | VM_PFNMAP`: no memory of the kernel's behind it.
+const VM_SPECIAL: u64 = 0x4000 | 0x400;
 
 /// Largest errno that a kernel function returns in place of an address (`MAX_ERRNO`).
 const MAX_ERRNO: u64 = 4095;
-const ENOMEM: u32 = 12;
+/// errno of a failing brk(2), and of mappings that there is no room for.
+pub const ENOMEM: u32 = 12;
+
+/// Which of a section's records one is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Another follows.
+    More,
+    /// The last, which tells what the section cost and changed. `kept`: it is
+    /// plain that nothing was unmapped.
+    Last { kept: bool },
+}
 
 /// The address space after the section, and which of its fields say something.
-/// `net`: this is the section's last record, which tells what it cost and changed.
 #[inline(always)]
-fn space(section: &Section, net: bool) -> (Space, u16) {
-    let told = if net {
-        HAS_SETTLED | HAS_BASE | HAS_DELTA
-    } else {
-        HAS_SETTLED
+fn space(section: &Section, part: Part) -> (Space, u16) {
+    let (told, more) = match part {
+        Part::Last { .. } => (HAS_SETTLED | HAS_DRIFT | HAS_BASE | HAS_DELTA, 0),
+        Part::More => (HAS_SETTLED | HAS_DRIFT, MORE),
     };
-    let known = KNOWN_SPACE | (section.has & told) as u16;
+    let known = KNOWN_SPACE | more | (section.has & told) as u16;
     let mut space = Space {
+        mm: section.mm,
+        born_ns: section.born_ns,
         section: section.number,
         pages: section.pages,
         vmas: section.vmas,
         ..NO_SPACE
     };
-    if net {
+    if let Part::Last { kept } = part {
         space.held_ns = section.held_ns;
         space.vmas_delta = section.vmas_delta;
         space.pages_delta = section.pages_delta;
+        space.vmas_removed = vmas_removed(section, kept);
     }
     (space, known)
 }
 
-const NO_SPACE: Space = Space {
+pub const NO_SPACE: Space = Space {
+    mm: 0,
+    born_ns: 0,
     section: 0,
     pages: 0,
     pages_delta: 0,
     held_ns: 0,
     vmas: 0,
     vmas_delta: 0,
+    vmas_removed: UNKNOWN_VMAS,
+    pad: 0,
 };
 
-/// The common part; `net` as for [`space`].
+/// What a record begins with.
 #[inline(always)]
-fn base(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, net: bool) -> Base {
+fn head(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, part: Part) -> Head {
     let (space, known, owner_tgid) = match section {
         Some(section) => {
-            let (space, known) = space(section, net);
+            let (space, known) = space(section, part);
             (space, known, section.owner_tgid)
         }
         None => (NO_SPACE, 0, task.tgid),
     };
-    Base {
-        kind: 0,
+    Head {
         cause: cause as u8,
         known,
         errno,
-        boot_ns: task::now(),
-        actor: task.actor(owner_tgid),
+        tgid: task.tgid,
+        owner_tgid,
+        start_boot_ns: task.start_boot_ns(),
         space,
     }
 }
@@ -104,13 +130,23 @@ fn bytes(pages: u64) -> u64 {
     pages << PAGE_SHIFT
 }
 
-/// VMAs that the unmap core removed, where it was seen.
+/// VMAs that the section removed: what the unmap core told, none where it is
+/// plain that nothing was unmapped (`kept`), else [`UNKNOWN_VMAS`].
 #[inline(always)]
-fn vmas_removed(section: Option<&Section>) -> u32 {
-    match section {
-        Some(section) if section.has(HAS_UNMAP_VMAS) => section.unmap.vmas,
-        _ => UNKNOWN_VMAS,
+fn vmas_removed(section: &Section, kept: bool) -> u32 {
+    if section.has(HAS_UNMAP_VMAS) {
+        section.unmap.vmas
+    } else if kept {
+        0
+    } else {
+        UNKNOWN_VMAS
     }
+}
+
+/// As [`vmas_removed`], of a call that may not have got as far as a section.
+#[inline(always)]
+fn vmas_removed_by_call(section: Option<&Section>, kept: bool) -> u32 {
+    section.map_or(UNKNOWN_VMAS, |section| vmas_removed(section, kept))
 }
 
 /// Pages by which the section shrank the address space below what the call
@@ -137,16 +173,17 @@ fn replaced(
     range_bytes: u64,
     pages: u64,
 ) {
-    let mut base = base(task, cause, 0, section, false);
-    base.known |= KNOWN_RANGE | KNOWN_ARGS;
+    let mut head = head(task, cause, 0, section, Part::More);
+    head.known |= KNOWN_RANGE | KNOWN_ARGS;
     let payload = Unmap {
         addr,
         len_bytes: bytes(pages),
         requested_len_bytes: range_bytes,
-        vmas_removed: vmas_removed(section),
+        vmas_removed: vmas_removed_by_call(section, false),
         pad: 0,
     };
-    emit::record(hook, base, payload, Some(payload.len_bytes));
+    let extent = Extent::unmapped(payload.len_bytes, payload.len_bytes);
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 /// A call of ours returned `result`. `section` is what it did under the lock,
@@ -204,8 +241,11 @@ fn mmap(
         );
     }
 
-    let mut base = base(task, Cause::Mmap, errno, section, true);
-    base.known |= KNOWN_ARGS;
+    let last = Part::Last {
+        kept: replaced_pages == 0,
+    };
+    let mut head = head(task, Cause::Mmap, errno, section, last);
+    head.known |= KNOWN_ARGS;
     let mut payload = Map {
         addr: at,
         len_bytes,
@@ -221,17 +261,17 @@ fn mmap(
         file: FileId::default(),
     };
     if errno == 0 {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     if let Some(section) = detail {
-        base.known |= KNOWN_VM_FLAGS;
+        head.known |= KNOWN_VM_FLAGS;
         payload.vm_flags = section.map.vm_flags;
     }
     if flags & MAP_ANONYMOUS == 0 {
         match detail {
             Some(section) => {
                 if section.has(HAS_FILE) {
-                    base.known |= KNOWN_FILE;
+                    head.known |= KNOWN_FILE;
                     payload.file = section.map.file_id;
                 }
             }
@@ -240,14 +280,35 @@ fn mmap(
                     && let Some(id) = file::identity(file)
                 {
                     file::announce(hook, &id, file);
-                    base.known |= KNOWN_FILE;
+                    head.known |= KNOWN_FILE;
                     payload.file = id;
                 }
             }
         }
     }
-    let size = if errno == 0 { len_bytes } else { len };
-    emit::record(hook, base, payload, Some(size));
+    let extent = if errno == 0 {
+        Extent {
+            backing: backing_of_call(flags, payload.vm_flags),
+            ..Extent::mapped(len_bytes, len_bytes)
+        }
+    } else {
+        Extent::covered(len, 0)
+    };
+    emit::record(hook, task, &head, payload, &extent);
+}
+
+/// What a mapping has its pages from, by the call's flags first: for a shared
+/// anonymous one the kernel makes a file of its own.
+#[inline(always)]
+fn backing_of_call(flags: u64, vm_flags: u64) -> Option<Backing> {
+    if vm_flags & VM_SPECIAL != 0 {
+        return Some(Backing::Special);
+    }
+    let shared = match flags & MAP_TYPE {
+        0 => vm_flags & VM_SHARED_OR_MAYSHARE != 0,
+        kind => kind != MAP_PRIVATE,
+    };
+    Some(Backing::of(shared, flags & MAP_ANONYMOUS != 0))
 }
 
 #[inline(always)]
@@ -259,20 +320,23 @@ fn munmap(
     section: Option<&Section>,
 ) {
     let errno = errno(result);
-    let mut base = base(task, Cause::Munmap, errno, section, true);
-    base.known |= KNOWN_ARGS;
+    let pages = replaced_pages(section, 0);
+    let kept = pages == 0;
+    let mut head = head(task, Cause::Munmap, errno, section, Part::Last { kept });
+    head.known |= KNOWN_ARGS;
     if errno == 0 && section.is_some_and(|section| section.has(HAS_DELTA)) {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     let payload = Unmap {
         addr,
-        len_bytes: bytes(replaced_pages(section, 0)),
+        len_bytes: bytes(pages),
         requested_len_bytes: len,
-        vmas_removed: vmas_removed(section),
+        vmas_removed: vmas_removed_by_call(section, kept),
         pad: 0,
     };
     let size = if errno == 0 { payload.len_bytes } else { len };
-    emit::record(hook, base, payload, Some(size));
+    let extent = Extent::unmapped(size, payload.len_bytes);
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 #[inline(always)]
@@ -284,10 +348,16 @@ fn mprotect(
     section: Option<&Section>,
 ) {
     let errno = errno(result);
-    let mut base = base(task, Cause::Mprotect, errno, section, true);
-    base.known |= KNOWN_ARGS;
+    let mut head = head(
+        task,
+        Cause::Mprotect,
+        errno,
+        section,
+        Part::Last { kept: true },
+    );
+    head.known |= KNOWN_ARGS;
     if errno == 0 {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     let payload = Protect {
         addr,
@@ -296,7 +366,8 @@ fn mprotect(
         prot: prot as u32,
         pad: 0,
     };
-    emit::record(hook, base, payload, Some(whole_pages(len)));
+    let extent = Extent::covered(whole_pages(len), payload.len_bytes);
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 #[inline(always)]
@@ -329,10 +400,12 @@ fn mremap(
         );
     }
 
-    let mut base = base(task, Cause::Mremap, errno, section, true);
-    base.known |= KNOWN_ARGS;
+    let moved = at != old_addr && flags & MREMAP_DONTUNMAP == 0;
+    let kept = errno == 0 && !moved && added_bytes >= 0 && replaced_pages == 0;
+    let mut head = head(task, Cause::Mremap, errno, section, Part::Last { kept });
+    head.known |= KNOWN_ARGS;
     if errno == 0 {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     let payload = Remap {
         addr: at,
@@ -343,7 +416,13 @@ fn mremap(
         flags: flags as u32,
         pad: 0,
     };
-    emit::record(hook, base, payload, Some(whole_pages(new_len)));
+    let mut extent = Extent::covered(whole_pages(new_len), new_len_bytes);
+    if added_bytes > 0 {
+        extent.mapped_bytes = added_bytes as u64;
+    } else {
+        extent.unmapped_bytes = added_bytes.unsigned_abs();
+    }
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 #[inline(always)]
@@ -358,14 +437,10 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
         // A question, or a move within a page: nothing was done.
         return;
     }
-    let mut base = base(
-        task,
-        Cause::Brk,
-        if failed { ENOMEM } else { 0 },
-        section,
-        true,
-    );
-    base.known |= KNOWN_ARGS;
+    let errno = if failed { ENOMEM } else { 0 };
+    let kept = pages_delta >= 0;
+    let mut head = head(task, Cause::Brk, errno, section, Part::Last { kept });
+    head.known |= KNOWN_ARGS;
     let len_bytes = bytes(pages_delta.unsigned_abs());
     let end = whole_pages(result);
     let mut payload = Brk {
@@ -374,18 +449,20 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
         requested_addr: wanted,
     };
     if !failed {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
         payload.len_bytes = len_bytes;
         if pages_delta > 0 {
             payload.addr = end.wrapping_sub(len_bytes);
         }
     }
-    let size = if failed {
-        wanted.wrapping_sub(result)
+    let extent = if failed {
+        Extent::covered(wanted.wrapping_sub(result), 0)
+    } else if pages_delta > 0 {
+        Extent::mapped(len_bytes, len_bytes)
     } else {
-        len_bytes
+        Extent::unmapped(len_bytes, len_bytes)
     };
-    emit::record(hook, base, payload, Some(size));
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 #[inline(always)]
@@ -405,32 +482,39 @@ fn shmat(
         _ => 0,
     };
     let at = if errno == 0 { result } else { addr };
-    let mut base = base(task, Cause::Shmat, errno, section, true);
+    let kept =
+        section.is_some_and(|section| section.pages_delta == (len_bytes >> PAGE_SHIFT) as i64);
+    let mut head = head(task, Cause::Shmat, errno, section, Part::Last { kept });
     if errno == 0 {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     let mut payload = unrequested_map(at, len_bytes);
+    let mut extent = Extent::mapped(len_bytes, len_bytes);
     if let Some(section) = detail {
-        base.known |= from_detail(section, &mut payload);
+        head.known |= from_detail(section, &mut payload);
+        extent.backing = backing_of_detail(section);
     }
-    emit::record(hook, base, payload, Some(len_bytes));
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 #[inline(always)]
 fn shmdt(hook: Hook, task: &Task, Args([addr, ..]): Args, result: u64, section: Option<&Section>) {
     let errno = errno(result);
-    let mut base = base(task, Cause::Shmdt, errno, section, true);
+    let pages = replaced_pages(section, 0);
+    let kept = pages == 0;
+    let mut head = head(task, Cause::Shmdt, errno, section, Part::Last { kept });
     if errno == 0 {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
     }
     let payload = Unmap {
         addr,
-        len_bytes: bytes(replaced_pages(section, 0)),
+        len_bytes: bytes(pages),
         requested_len_bytes: 0,
-        vmas_removed: vmas_removed(section),
+        vmas_removed: vmas_removed_by_call(section, kept),
         pad: 0,
     };
-    emit::record(hook, base, payload, Some(payload.len_bytes));
+    let extent = Extent::unmapped(payload.len_bytes, payload.len_bytes);
+    emit::record(hook, task, &head, payload, &extent);
 }
 
 /// A mapping that no mmap(2) asked for.
@@ -463,6 +547,17 @@ fn from_detail(section: &Section, payload: &mut Map) -> u16 {
     KNOWN_VM_FLAGS
 }
 
+/// What a mapping that `mmap_region` made has its pages from.
+#[inline(always)]
+fn backing_of_detail(section: &Section) -> Option<Backing> {
+    let vm_flags = section.map.vm_flags;
+    if vm_flags & VM_SPECIAL != 0 {
+        return Some(Backing::Special);
+    }
+    let shared = vm_flags & VM_SHARED_OR_MAYSHARE != 0;
+    Some(Backing::of(shared, !section.has(HAS_FILE)))
+}
+
 /// A section ended that belongs to no call whose return is hooked: the loader,
 /// a page fault, a driver. Its details leave now.
 #[inline(always)]
@@ -483,39 +578,56 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
     let cause = section.cause as u8;
     let has_map = section.has(HAS_MAP);
     if section.unmap.pages != 0 {
-        let mut base = base(task, Cause::Other, 0, Some(section), !has_map);
-        base.cause = cause;
-        base.known |= KNOWN_RANGE | known;
+        let part = if has_map {
+            Part::More
+        } else {
+            Part::Last { kept: false }
+        };
+        let mut head = head(task, Cause::Other, 0, Some(section), part);
+        head.cause = cause;
+        head.known |= known;
         let unmap = &section.unmap;
+        if unmap.runs == 1 {
+            // Of several ranges only their hull is known.
+            head.known |= KNOWN_RANGE;
+        }
         let payload = Unmap {
             addr: unmap.start,
             len_bytes: bytes(unmap.pages),
             requested_len_bytes: unmap.end.wrapping_sub(unmap.start),
-            vmas_removed: vmas_removed(Some(section)),
+            vmas_removed: vmas_removed(section, false),
             pad: 0,
         };
-        emit::record(hook, base, payload, Some(payload.len_bytes));
+        let extent = Extent::unmapped(payload.len_bytes, payload.len_bytes);
+        emit::record(hook, task, &head, payload, &extent);
         if !has_map {
             return;
         }
     }
-    let mut base = base(task, Cause::Other, 0, Some(section), true);
-    base.cause = cause;
-    base.known |= known;
+    let kept = section.unmap.pages == 0 && (has_map || keeps(cause));
+    let mut head = head(task, Cause::Other, 0, Some(section), Part::Last { kept });
+    head.cause = cause;
+    head.known |= known;
     if has_map {
-        base.known |= KNOWN_RANGE;
+        head.known |= KNOWN_RANGE;
         let mut payload = unrequested_map(section.map.addr, section.map.len_bytes);
-        base.known |= from_detail(section, &mut payload);
-        emit::record(hook, base, payload, Some(payload.len_bytes));
+        head.known |= from_detail(section, &mut payload);
+        let extent = Extent {
+            backing: backing_of_detail(section),
+            ..Extent::mapped(payload.len_bytes, payload.len_bytes)
+        };
+        emit::record(hook, task, &head, payload, &extent);
         return;
     }
 
     // No detail: the counts say what kind of change it was.
     let len_bytes = bytes(section.pages_delta.unsigned_abs());
     if section.pages_delta > 0 && cause == Cause::Fault as u8 {
-        emit::record(hook, base, Grow { len_bytes }, Some(len_bytes));
+        let extent = Extent::mapped(len_bytes, len_bytes);
+        emit::record(hook, task, &head, Grow { len_bytes }, &extent);
     } else if section.pages_delta > 0 {
-        emit::record(hook, base, unrequested_map(0, len_bytes), Some(len_bytes));
+        let extent = Extent::mapped(len_bytes, len_bytes);
+        emit::record(hook, task, &head, unrequested_map(0, len_bytes), &extent);
     } else if section.pages_delta < 0 {
         let payload = Unmap {
             addr: 0,
@@ -524,7 +636,8 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
             vmas_removed: UNKNOWN_VMAS,
             pad: 0,
         };
-        emit::record(hook, base, payload, Some(len_bytes));
+        let extent = Extent::unmapped(len_bytes, len_bytes);
+        emit::record(hook, task, &head, payload, &extent);
     } else if cause == Cause::Mprotect as u8 {
         let payload = Protect {
             addr: 0,
@@ -533,7 +646,7 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
             prot: 0,
             pad: 0,
         };
-        emit::record(hook, base, payload, None);
+        emit::record(hook, task, &head, payload, &Extent::NONE);
     } else {
         let mut payload = Advise {
             addr: 0,
@@ -541,13 +654,28 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
             advice: 0,
         };
         if let Some(Args([addr, len, advice, ..])) = args {
-            base.known |= KNOWN_ARGS;
+            head.known |= KNOWN_ARGS;
             payload = Advise {
                 addr,
                 requested_len_bytes: len,
                 advice,
             };
         }
-        emit::record(hook, base, payload, Some(payload.requested_len_bytes));
+        let extent = Extent::covered(payload.requested_len_bytes, 0);
+        emit::record(hook, task, &head, payload, &extent);
     }
+}
+
+/// Whether a cause changes mappings without ever unmapping one.
+#[inline(always)]
+fn keeps(cause: u8) -> bool {
+    let bit = |cause: Cause| 1 << cause as u32;
+    let keeping = bit(Cause::Mprotect)
+        | bit(Cause::Madvise)
+        | bit(Cause::Mlock)
+        | bit(Cause::Mseal)
+        | bit(Cause::Prctl)
+        | bit(Cause::Mbind)
+        | bit(Cause::Fault);
+    (1_u32 << (cause & 31)) & keeping != 0
 }

@@ -3,7 +3,7 @@
 //! Only the thread itself writes its section, so nothing here needs a lock.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use mmwatch_common::event::{FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED};
+use mmwatch_common::event::{DRIFTED, FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED};
 
 use crate::maps::SECTIONS;
 
@@ -16,7 +16,7 @@ pub const SETTLED: u32 = 2;
 /// Settled as to VMAs at a downgrade; pages still to come, then as [`SETTLED`].
 pub const PAGES_PENDING: u32 = 3;
 
-// The first three are the bits of a record's `known` that they stand for, so
+// Those below 16 are the bits of a record's `known` that they stand for, so
 // that they get there without a branch.
 
 /// [`Section::has`]: `taken_ns`, `vmas_before` and `pages_before` were read when the lock was taken.
@@ -31,6 +31,8 @@ pub const HAS_FILE: u32 = 1 << 17;
 pub const HAS_UNMAP_VMAS: u32 = 1 << 18;
 /// [`Section::has`]: settled under the lock.
 pub const HAS_SETTLED: u32 = KNOWN_SETTLED as u32;
+/// [`Section::has`]: something changed without a section since the one before.
+pub const HAS_DRIFT: u32 = DRIFTED as u32;
 
 /// A mapping made by `mmap_region`.
 #[repr(C)]
@@ -42,6 +44,8 @@ pub struct MapDetail {
     pub offset_pages: u64,
     /// Address of the `struct file`, between entry and return of `mmap_region`.
     pub file: u64,
+    /// Address of the `vm_area_struct` whose file the kernel chose itself; 0 for none.
+    pub vma: u64,
     pub file_id: FileId,
 }
 
@@ -61,6 +65,10 @@ pub struct UnmapDetail {
     pub vmas: u32,
     /// Runs of the core.
     pub runs: u32,
+    /// `map_count` when the core was entered.
+    pub vmas_at_enter: u32,
+    /// Splits since then, each of which made one VMA.
+    pub splits: u32,
 }
 
 /// One section of one thread.
@@ -69,6 +77,8 @@ pub struct UnmapDetail {
 pub struct Section {
     /// Address of the `mm_struct`.
     pub mm: u64,
+    /// When that was first met, ns of the boot clock.
+    pub born_ns: u64,
     /// Section number in that address space; 0 when nothing changed.
     pub number: u64,
     /// When the lock was taken, ns of the boot clock.
@@ -97,6 +107,7 @@ pub struct Section {
 /// too large for the 512 bytes of stack that a program has.
 static IDLE_SECTION: Section = Section {
     mm: 0,
+    born_ns: 0,
     number: 0,
     taken_ns: 0,
     held_ns: 0,
@@ -118,6 +129,8 @@ static IDLE_SECTION: Section = Section {
         pages_at_enter: 0,
         vmas: 0,
         runs: 0,
+        vmas_at_enter: 0,
+        splits: 0,
     },
     map: MapDetail {
         addr: 0,
@@ -125,6 +138,7 @@ static IDLE_SECTION: Section = Section {
         vm_flags: 0,
         offset_pages: 0,
         file: 0,
+        vma: 0,
         file_id: FileId {
             inode: 0,
             dev: 0,
@@ -149,6 +163,12 @@ pub fn open(tid: u32, mm: u64) -> Option<&'static mut Section> {
     get(tid).filter(|section| {
         section.mm == mm && (section.state == OPEN || section.state == PAGES_PENDING)
     })
+}
+
+/// Forgets a thread.
+pub fn remove(tid: u32) {
+    // Absent is fine: it never took a lock.
+    let _ = SECTIONS.remove(tid);
 }
 
 /// The thread's section, made if this is its first.
@@ -184,6 +204,7 @@ impl Section {
         self.unmap.runs = 0;
         self.unmap.pages = 0;
         self.unmap.vmas = 0;
+        self.map.vma = 0;
     }
 
     /// Whether it is known to have changed anything.

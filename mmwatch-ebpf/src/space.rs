@@ -1,34 +1,19 @@
 //! Address spaces: the exact numbers, kept at settle points.
 //!
-//! An entry is written only while its `mmap_lock` is held for writing, or by
+//! A `State` is written only while the `mmap_lock` is held for writing, or by
 //! the one reader that a writer became, so plain writes are exact.
 
 use aya_ebpf::bindings::BPF_ANY;
 use mmwatch_common::config::{DOWNGRADE_AT_READ_RELEASE, DOWNGRADE_AT_UNMAP};
+pub use mmwatch_common::space::State;
 
 use crate::{
     globals::config,
     maps::SPACES,
     memory::member,
-    section::{HAS_BASE, HAS_DELTA, HAS_SETTLED, PAGES_PENDING, SETTLED, Section},
+    section::{HAS_BASE, HAS_DELTA, HAS_DRIFT, HAS_SETTLED, PAGES_PENDING, SETTLED, Section},
     task::{self, Task},
 };
-
-/// What is known of one address space.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct State {
-    /// `total_vm` at the last settle point.
-    pub pages: u64,
-    /// Sections that changed something.
-    pub sections: u64,
-    /// Start of the owner, ns of the boot clock.
-    pub owner_start_boot_ns: u64,
-    /// Process that the address space was first seen with.
-    pub owner_tgid: u32,
-    /// `map_count` at the last settle point.
-    pub vmas: u32,
-}
 
 /// Size of an address space, read from its `mm_struct`.
 #[derive(Clone, Copy)]
@@ -55,16 +40,24 @@ pub fn get(mm: u64) -> Option<&'static mut State> {
     SPACES.get_ptr_mut(mm).map(|state| unsafe { &mut *state })
 }
 
-/// Adds or replaces an entry. `false` when the table is full.
+/// The entry of an address space that begins its life now.
 #[inline(always)]
-pub fn adopt(mm: u64, size: Size, owner_tgid: u32, owner_start_boot_ns: u64) -> bool {
-    let state = State {
+pub fn born(size: Size, owner_tgid: u32, owner_start_boot_ns: u64) -> State {
+    State {
         pages: size.pages,
         sections: 0,
+        born_ns: task::now(),
         owner_start_boot_ns,
         owner_tgid,
         vmas: size.vmas,
-    };
+        vmas_peak: size.vmas,
+        pad: 0,
+    }
+}
+
+/// Adds or replaces an entry. `false` when the table is full.
+#[inline(always)]
+pub fn adopt(mm: u64, state: &State) -> bool {
     SPACES.insert(mm, state, u64::from(BPF_ANY)).is_ok()
 }
 
@@ -115,10 +108,12 @@ pub fn settle(task: &Task, mm: u64, section: &mut Section, downgraded: bool) -> 
         return adopt_at_settle(task, mm, section, now);
     };
     section.owner_tgid = state.owner_tgid;
+    section.born_ns = state.born_ns;
     // The base was read under this very lock. Where it differs from the last
     // settle point, something changed without a section (stack growth under
     // the read lock before 6.5); that is not this section's doing.
     let base = if section.has(HAS_BASE) {
+        section.has |= drift(section, state);
         Size {
             vmas: section.vmas_before,
             pages: section.pages_before,
@@ -132,7 +127,20 @@ pub fn settle(task: &Task, mm: u64, section: &mut Section, downgraded: bool) -> 
     note_delta(section, base, now);
     state.vmas = now.vmas;
     state.pages = now.pages;
+    if now.vmas > state.vmas_peak {
+        state.vmas_peak = now.vmas;
+    }
     Settled::Done
+}
+
+/// [`HAS_DRIFT`] where the counts at the section's begin are not those of the
+/// last settle point. Computed without a branch, for the verifier's sake.
+#[inline(always)]
+fn drift(section: &Section, state: &State) -> u32 {
+    let difference =
+        u64::from(section.vmas_before ^ state.vmas) | (section.pages_before ^ state.pages);
+    let differs = (difference | difference.wrapping_neg()) >> 63;
+    differs as u32 * HAS_DRIFT
 }
 
 #[inline(always)]
@@ -151,7 +159,9 @@ fn adopt_at_settle(task: &Task, mm: u64, section: &mut Section, now: Size) -> Se
         };
         note_delta(section, base, now);
     }
-    if adopt(mm, now, task.tgid, task.start_boot_ns()) {
+    let state = born(now, task.tgid, task.start_boot_ns());
+    section.born_ns = state.born_ns;
+    if adopt(mm, &state) {
         Settled::Done
     } else {
         Settled::Full

@@ -7,16 +7,21 @@ use aya_ebpf::helpers::{
         bpf_ktime_get_boot_ns,
     },
 };
-use mmwatch_common::event::{Actor, COMM_LEN};
+use mmwatch_common::event::COMM_LEN;
 
 use crate::{
     arch::{self, Entry},
-    globals::config,
-    memory::{member, member_or_zero, read},
+    globals::{config, offset},
+    memory::{member, member_or_zero, read, read_or_zero},
 };
 
 /// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
 const PF_EXITING: u32 = 0x4;
+
+/// Place of the limit on mappings among a process's limits (`RLIMIT_AS`), and
+/// the size of one (`struct rlimit`, the soft limit first).
+const RLIMIT_AS: usize = 9;
+const RLIMIT_BYTES: usize = 16;
 
 /// The task that a program runs for.
 #[derive(Clone, Copy)]
@@ -60,6 +65,13 @@ impl Task {
         member_or_zero!(self.address, task_flags: u32) & PF_EXITING != 0
     }
 
+    /// Bytes of mappings that it may have: the soft limit `RLIMIT_AS`.
+    #[inline(always)]
+    pub fn rlimit_as_bytes(&self) -> u64 {
+        let signal = member_or_zero!(self.address, task_signal: u64);
+        read_or_zero(signal, offset!(signal_rlim) + RLIMIT_AS * RLIMIT_BYTES)
+    }
+
     /// Address of the registers with which it entered from user space.
     #[inline(always)]
     pub fn user_regs(&self) -> Option<u64> {
@@ -88,21 +100,6 @@ impl Task {
         let array = member!(table, fdtable_fd: u64)?;
         read::<u64>(array, descriptor as usize * size_of::<u64>()).filter(|file| *file != 0)
     }
-
-    /// All that a record says of who did it.
-    #[inline(always)]
-    pub fn actor(&self, owner_tgid: u32) -> Actor {
-        Actor {
-            tgid: self.tgid,
-            tid: self.tid,
-            start_boot_ns: self.start_boot_ns(),
-            // SAFETY: no arguments, no preconditions.
-            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
-            uid: uid(),
-            owner_tgid,
-            comm: comm(),
-        }
-    }
 }
 
 /// Start of any task's process, ns of the boot clock.
@@ -112,14 +109,23 @@ pub fn start_boot_ns(task: u64) -> u64 {
     member_or_zero!(leader, task_start_boottime: u64)
 }
 
-/// Command name of the current task.
+/// Writes the command name of the current task.
+///
+/// # Safety
+///
+/// `to` can be written.
 #[inline(always)]
-pub fn comm() -> [u8; COMM_LEN] {
-    let mut comm = [0; COMM_LEN];
-    // SAFETY: the buffer has the length given. Where the helper fails, it is
-    // zeroes; looking at the result would be one more branch to verify.
-    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32) };
-    comm
+pub unsafe fn comm(to: *mut [u8; COMM_LEN]) {
+    // SAFETY: the caller's promise, and the length is the buffer's. Where the
+    // helper fails, it writes zeroes.
+    unsafe { bpf_get_current_comm(to.cast(), COMM_LEN as u32) };
+}
+
+/// Cgroup of the current task in the v2 hierarchy.
+#[inline(always)]
+pub fn cgroup_id() -> u64 {
+    // SAFETY: no arguments, no preconditions.
+    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// Real user id of the current task in the root user namespace.

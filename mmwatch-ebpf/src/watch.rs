@@ -7,6 +7,7 @@
 //! together; [`emit`] filters it, counts it and hands it to the ring buffer.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod arch;
 mod emit;
@@ -19,6 +20,7 @@ mod memory;
 mod report;
 mod section;
 mod space;
+mod sums;
 mod task;
 
 #[unsafe(link_section = "license")]

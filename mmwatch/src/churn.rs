@@ -10,6 +10,9 @@ use std::{cmp::Reverse, mem};
 
 use rustc_hash::FxHashMap;
 
+pub use mmwatch_common::sums::ProcessKey;
+
+use self::sums::add_event;
 pub use self::sums::{BackingSums, OpSums, Sums};
 use crate::event::{Comm, Event};
 
@@ -18,15 +21,6 @@ use crate::event::{Comm, Event};
 /// A process that finds no room adds to [`Report::other`] until a tick made
 /// room by moving processes that did nothing in the interval there.
 pub const MAX_PROCESSES: usize = 8192;
-
-/// Identity of a process: ids are reused, ids with a start time are not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProcessKey {
-    /// Process id in the root namespace.
-    pub tgid: u32,
-    /// Start of the process, ns of the boot clock.
-    pub start_boot_ns: u64,
-}
 
 /// The sums of all processes.
 #[derive(Debug)]
@@ -51,18 +45,20 @@ struct Process {
 }
 
 impl Process {
-    const NAMELESS: Self = Self {
-        comm: Comm::new([0; 16]),
-        uid: 0,
-        vmas: None,
-        total_bytes: None,
-        alive: true,
-        interval: Sums::ZERO,
-        total: Sums::ZERO,
-    };
+    fn nameless() -> Self {
+        Self {
+            comm: Comm::new([0; 16]),
+            uid: 0,
+            vmas: None,
+            total_bytes: None,
+            alive: true,
+            interval: Sums::default(),
+            total: Sums::default(),
+        }
+    }
 
     fn apply(&mut self, event: &Event) {
-        self.interval.apply(event);
+        add_event(&mut self.interval, event);
         // A thread may have a name of its own; the first thread's is the process's.
         if event.actor.tid == event.actor.tgid || self.comm.as_bytes().is_empty() {
             self.comm = event.actor.comm;
@@ -130,8 +126,8 @@ pub struct Row {
 impl Row {
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
-        self.interval.add(&other.interval);
-        self.total.add(&other.total);
+        self.interval += &other.interval;
+        self.total += &other.total;
     }
 }
 
@@ -159,7 +155,7 @@ impl Churn {
         Self {
             capacity,
             processes: FxHashMap::default(),
-            other: Process::NAMELESS,
+            other: Process::nameless(),
             started_boot_ns: now_boot_ns,
             ticked_boot_ns: now_boot_ns,
         }
@@ -167,19 +163,16 @@ impl Churn {
 
     /// Adds an event to its process's sums.
     pub fn apply(&mut self, event: &Event) {
-        let key = ProcessKey {
-            tgid: event.actor.tgid,
-            start_boot_ns: event.actor.start_boot_ns,
-        };
+        let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
         if let Some(process) = self.processes.get_mut(&key) {
             process.apply(event);
         } else if self.processes.len() < self.capacity {
             self.processes
                 .entry(key)
-                .or_insert(Process::NAMELESS)
+                .or_insert_with(Process::nameless)
                 .apply(event);
         } else {
-            self.other.interval.apply(event);
+            add_event(&mut self.other.interval, event);
         }
     }
 
@@ -189,14 +182,14 @@ impl Churn {
         let mut all = Row::default();
         let full = self.processes.len() >= self.capacity;
         let mut processes = Vec::with_capacity(self.processes.len());
-        let mut retired = Sums::ZERO;
+        let mut retired = Sums::default();
         self.processes.retain(|&key, process| {
             let row = end_interval(process);
             all.add(&row);
-            let idle = row.interval == Sums::ZERO;
+            let idle = row.interval == Sums::default();
             let stays = process.alive && !(full && idle);
             if !stays {
-                retired.add(&process.total);
+                retired += &process.total;
             }
             processes.push(ProcessReport {
                 key,
@@ -212,7 +205,7 @@ impl Churn {
         let other = end_interval(&mut self.other);
         all.add(&other);
         // From the next report on.
-        self.other.total.add(&retired);
+        self.other.total += &retired;
         Report {
             boot_ns: now_boot_ns,
             interval_ns: now_boot_ns
@@ -227,8 +220,8 @@ impl Churn {
 }
 
 fn end_interval(process: &mut Process) -> Row {
-    let interval = mem::replace(&mut process.interval, Sums::ZERO);
-    process.total.add(&interval);
+    let interval = mem::replace(&mut process.interval, Sums::default());
+    process.total += &interval;
     Row {
         interval,
         total: process.total,

@@ -205,6 +205,14 @@ pub struct WatchArgs {
     /// Size of the ring buffer, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_bytes, help_heading = "Kernel")]
     pub buffer: u64,
+    /// Lose this share of the events on purpose, from 0 to 1, to test what notices losses
+    #[arg(
+        long,
+        value_name = "RATIO",
+        hide_short_help = true,
+        help_heading = "Kernel"
+    )]
+    pub simulate_loss: Option<f64>,
     /// Run this command and watch it and its children, from its exec to its end
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<OsString>,

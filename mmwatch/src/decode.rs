@@ -10,7 +10,7 @@ use self::paths::PathTable;
 use crate::{
     event::{
         Actor, Advise, Brk, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Protect, Range,
-        Remap, Space, Unmap, What,
+        Remap, Space, SpaceId, Unmap, What,
     },
     flags::{Errno, MapFlags, Prot, RemapFlags},
 };
@@ -122,6 +122,10 @@ impl Decoder {
             cause,
             errno,
             unreturned: known.has(wire::UNRETURNED),
+            more: known.has(wire::MORE),
+            rlimit_as_bytes: known
+                .has(wire::KNOWN_RLIMIT)
+                .then_some(base.rlimit_as_bytes),
             actor: actor(&base),
             space: self.space(known, &base.space),
             what: what(self, known, &payload),
@@ -135,13 +139,20 @@ impl Decoder {
         let current = known.has(wire::KNOWN_SPACE);
         let delta = known.has(wire::KNOWN_DELTA);
         Space {
+            id: (space.mm != 0).then_some(SpaceId {
+                mm: space.mm,
+                born_boot_ns: space.born_ns,
+            }),
             section: NonZeroU64::new(space.section),
             settled: known.has(wire::KNOWN_SETTLED),
             vmas: current.then_some(space.vmas),
             total_bytes: current.then(|| space.pages.saturating_mul(page_bytes)),
             vmas_delta: delta.then_some(space.vmas_delta),
             total_delta_bytes: delta.then(|| space.pages_delta.saturating_mul(signed)),
+            vmas_removed: (delta && space.vmas_removed != wire::UNKNOWN_VMAS)
+                .then_some(space.vmas_removed),
             held_ns: known.has(wire::KNOWN_HELD).then_some(space.held_ns),
+            drifted: known.has(wire::DRIFTED),
         }
     }
 

@@ -5,8 +5,8 @@
 
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
-use mmwatch_common::event::COMM_LEN;
-pub use mmwatch_common::event::{Cause, Op};
+pub use mmwatch_common::event::{Backing, Cause, Op};
+use mmwatch_common::{event::COMM_LEN, sums::made_and_removed};
 
 use crate::{
     flags::{Errno, MapFlags, Prot, RemapFlags, vm},
@@ -25,6 +25,11 @@ pub struct Event {
     /// Whether the call's return was missed: then what it did is known, but not
     /// what it was asked to do and whether it failed.
     pub unreturned: bool,
+    /// Whether another event of the same section follows.
+    pub more: bool,
+    /// Bytes of mappings that the process was allowed (`RLIMIT_AS`, its soft
+    /// limit) when the call failed with `ENOMEM`; `u64::MAX` for no limit.
+    pub rlimit_as_bytes: Option<u64>,
     /// Who did it.
     pub actor: Actor,
     /// The address space afterwards.
@@ -52,9 +57,21 @@ pub struct Actor {
     pub comm: Comm,
 }
 
+/// Which address space: processes that share one share its id, and a process
+/// that becomes another program gets another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId {
+    /// Address of the `mm_struct`, which another address space may have later.
+    pub mm: u64,
+    /// When the kernel programs first met it, ns of the boot clock.
+    pub born_boot_ns: u64,
+}
+
 /// The address space after the section that the operation was part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
+    /// Which; `None` for an event without a section.
+    pub id: Option<SpaceId>,
     /// Number of the section in this address space, from 1.
     pub section: Option<NonZeroU64>,
     /// Whether the values were read under the lock, hence are exact.
@@ -65,10 +82,24 @@ pub struct Space {
     pub total_bytes: Option<u64>,
     /// Net change of `vmas` by the section.
     pub vmas_delta: Option<i32>,
+    /// VMAs that the section removed, pieces after splitting counted.
+    pub vmas_removed: Option<u32>,
     /// Net change of `total_bytes` by the section.
     pub total_delta_bytes: Option<i64>,
     /// How long the section held the lock for writing.
     pub held_ns: Option<u64>,
+    /// Whether the address space changed without a section since the one before.
+    pub drifted: bool,
+}
+
+impl Space {
+    /// VMAs that the section made, and that it merged into others, where both
+    /// its net change and what it removed are known.
+    pub fn vmas_made_and_merged(&self) -> Option<(u64, u64)> {
+        let removed = self.vmas_removed?;
+        let (made, gone) = made_and_removed(self.vmas_delta?, Some(removed));
+        Some((made, gone - u64::from(removed)))
+    }
 }
 
 /// The operation and what is known about it.
@@ -205,54 +236,6 @@ pub struct Exit {
     pub vmas_removed: u32,
 }
 
-/// What a mapping's pages come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Backing {
-    /// Memory for the program alone.
-    PrivateAnonymous,
-    /// Memory shared with children.
-    SharedAnonymous,
-    /// A file whose changes stay in the process: programs, libraries, data read.
-    PrivateFile,
-    /// A file written through memory, or memory shared by name.
-    SharedFile,
-    /// Device memory and what the kernel maps for itself.
-    Special,
-}
-
-impl Backing {
-    /// Every value, in the order of reports.
-    pub const ALL: [Self; 5] = [
-        Self::PrivateAnonymous,
-        Self::SharedAnonymous,
-        Self::PrivateFile,
-        Self::SharedFile,
-        Self::Special,
-    ];
-
-    /// The name people and JSON use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PrivateAnonymous => "private-anonymous",
-            Self::SharedAnonymous => "shared-anonymous",
-            Self::PrivateFile => "private-file",
-            Self::SharedFile => "shared-file",
-            Self::Special => "special",
-        }
-    }
-
-    /// A name for narrow columns.
-    pub const fn short_name(self) -> &'static str {
-        match self {
-            Self::PrivateAnonymous => "priv-anon",
-            Self::SharedAnonymous => "shr-anon",
-            Self::PrivateFile => "priv-file",
-            Self::SharedFile => "shr-file",
-            Self::Special => "special",
-        }
-    }
-}
-
 impl Event {
     /// Which operation it is.
     pub const fn op(&self) -> Op {
@@ -380,12 +363,7 @@ impl Map {
             Some(flags) => flags.is_anonymous(),
             None => self.file.is_none(),
         };
-        Some(match (shared, anonymous) {
-            (false, true) => Backing::PrivateAnonymous,
-            (true, true) => Backing::SharedAnonymous,
-            (false, false) => Backing::PrivateFile,
-            (true, false) => Backing::SharedFile,
-        })
+        Some(Backing::of(shared, anonymous))
     }
 }
 

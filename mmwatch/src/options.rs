@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     event::Op,
     kernel::{
-        load::KernelFilter,
+        load::{Delivery, KernelFilter},
         plan::{Backend, Hooks},
     },
     launch,
@@ -53,8 +53,8 @@ pub struct Options {
     pub filter: KernelFilter,
     /// How to hook the kernel.
     pub hooks: Hooks,
-    /// Size of the ring buffer.
-    pub buffer_bytes: u32,
+    /// What becomes of records.
+    pub delivery: Delivery,
     /// When to end.
     pub duration: Option<Duration>,
     /// What to run.
@@ -78,6 +78,16 @@ pub enum View {
         /// Processes shown.
         rows: usize,
     },
+}
+
+impl View {
+    /// Whether it shows what single events tell; sums are kept in the kernel.
+    const fn needs_events(self) -> bool {
+        match self {
+            Self::Trace => true,
+            Self::Top { .. } | Self::Stat { .. } => false,
+        }
+    }
 }
 
 /// Form of the output.
@@ -183,7 +193,11 @@ impl Options {
             min_size_bytes,
             failed_only: args.failed,
         };
-        let buffer_bytes = buffer_bytes(args.buffer, page_bytes())?;
+        let delivery = Delivery {
+            buffer_bytes: buffer_bytes(args.buffer, page_bytes())?,
+            stream: view.needs_events(),
+            simulate_loss: simulate_loss(args.simulate_loss)?,
+        };
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
         }
@@ -192,7 +206,7 @@ impl Options {
             form: args.output.into(),
             filter,
             hooks: args.hooks.into(),
-            buffer_bytes,
+            delivery,
             duration: args.duration,
             command: (!args.cmd.is_empty()).then_some(args.cmd),
         })
@@ -297,6 +311,20 @@ fn uid(user: &str, system: &System) -> Result<u32> {
             system.passwd.display()
         ))
     })
+}
+
+/// A share as one of 2^32.
+fn simulate_loss(ratio: Option<f64>) -> Result<u32> {
+    let Some(ratio) = ratio else {
+        return Ok(0);
+    };
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(usage(
+            "--simulate-loss must be from 0 (nothing) to 1 (everything)",
+        ));
+    }
+    // Saturates at u32::MAX, which is as good as everything.
+    Ok((ratio * 2_f64.powi(32)) as u32)
 }
 
 /// The ring buffer wants a power of two of whole pages.

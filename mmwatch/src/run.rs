@@ -48,7 +48,7 @@ fn watch(options: Options) -> Result<u8> {
 
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
-    let source = load::attach(&mut facts, options.hooks, &filter, options.buffer_bytes)?;
+    let source = load::attach(&mut facts, options.hooks, &filter, options.delivery)?;
     drop(guard);
 
     let job = Job {

@@ -8,7 +8,7 @@ use crate::{
     churn::{Churn, Report},
     event::{
         Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
-        Protect, Range, Remap, Space, Unmap, What,
+        Protect, Range, Remap, Space, SpaceId, Unmap, What,
     },
     flags::{Errno, MapFlags, Prot, RemapFlags},
     ledger::{Ledger, Received, SinkCounters},
@@ -125,6 +125,8 @@ pub(crate) fn event(op: Op) -> Event {
         cause,
         errno: None,
         unreturned: false,
+        more: false,
+        rlimit_as_bytes: None,
         actor: Actor {
             tgid: 100,
             tid: 100,
@@ -135,13 +137,19 @@ pub(crate) fn event(op: Op) -> Event {
             comm: comm("sample"),
         },
         space: Space {
+            id: Some(SpaceId {
+                mm: 0xffff_8880_0123_4000,
+                born_boot_ns: 1_500,
+            }),
             section: NonZeroU64::new(3),
             settled: true,
             vmas: Some(20),
             total_bytes: Some(409_600),
             vmas_delta: Some(1),
             total_delta_bytes: Some(8192),
+            vmas_removed: Some(1),
             held_ns: Some(2_500),
+            drifted: false,
         },
         what,
     }

@@ -3,8 +3,12 @@
 use std::{future::Future, io};
 
 use mmwatch_common::counter::{self, Hook};
+pub use mmwatch_common::{
+    space::Listed,
+    sums::{Process as ProcessSums, ProcessKey},
+};
 
-use crate::error::Error;
+use crate::{error::Error, event::SpaceId};
 
 /// Lends raw records one at a time, oldest first.
 pub trait Source {
@@ -17,6 +21,20 @@ pub trait Source {
 
     /// The kernel's counters, summed over all possible CPUs, never reset.
     fn counters(&mut self) -> Result<KernelCounters, Error>;
+
+    /// The sums that the kernel keeps per process, in no order. They only grow;
+    /// those of processes that found no room are under [`ProcessKey::OTHER`].
+    fn sums(&mut self) -> Result<Vec<(ProcessKey, ProcessSums)>, Error>;
+
+    /// Makes room for another process's sums in the kernel. To be called of
+    /// processes that ended, whose sums were read.
+    fn forget(&mut self, key: ProcessKey);
+
+    /// Every watched process that has an address space, as the kernel sees it now.
+    fn processes(&mut self) -> Result<Vec<Listed>, Error>;
+
+    /// The number of the last section of an address space; `None` when it is no more.
+    fn last_section(&mut self, space: SpaceId) -> Option<u64>;
 
     /// Stops the kernel programs from making more records. What was made can
     /// still be read, and so can the counters.

@@ -46,7 +46,7 @@ fn backings(
     sums: &Sums,
     line: impl Fn(&mut String, Backing) -> fmt::Result,
 ) -> fmt::Result {
-    for backing in Backing::ALL {
+    for &backing in Backing::ALL {
         if sums.backing(backing).maps > 0 {
             line(out, backing)?;
         }

@@ -14,7 +14,7 @@ pub const DEBIAN: &str = "/usr";
 
 /// The crate that may use unstable features with Debian's toolchain. Its name rather
 /// than `1`, which would allow all.
-const UNSTABLE_CRATE: &str = "aya_ebpf";
+const UNSTABLE_CRATES: &str = "aya_ebpf,watch";
 
 /// What compiles the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Workspace {
             }
             BpfToolchain::Debian => {
                 rustup.args(["run", DEBIAN, "cargo", "clippy"]);
-                rustup.env("RUSTC_BOOTSTRAP", UNSTABLE_CRATE);
+                rustup.env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
             }
         }
         rustup.args([

@@ -46,10 +46,9 @@ pub struct Args(pub [u64; 6]);
 /// Arguments of the call that saved `regs`.
 #[inline(always)]
 pub fn args(regs: u64) -> Option<Args> {
-    let regs: pt_regs = read(regs, 0)?;
-    Some(Args([
-        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9,
-    ]))
+    // The part of the registers from r10 to rdi; the whole would not fit the stack.
+    let [r10, r9, r8, _rax, _rcx, rdx, rsi, rdi]: [u64; 8] = read(regs, offset_of!(pt_regs, r10))?;
+    Some(Args([rdi, rsi, rdx, r10, r8, r9]))
 }
 
 impl Entry {

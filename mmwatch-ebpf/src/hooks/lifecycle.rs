@@ -9,52 +9,65 @@ use aya_log_ebpf::debug;
 use mmwatch_common::{
     counter::Hook,
     event::{
-        Actor, Base, Cause, Exec, Exit, FileId, Fork, KNOWN_DELTA, KNOWN_FILE, KNOWN_SETTLED,
-        KNOWN_SPACE, Space,
+        Cause, Exec, Exit, FileId, Fork, KNOWN_DELTA, KNOWN_FILE, KNOWN_SETTLED, KNOWN_SPACE, Space,
     },
 };
 
 use crate::{
-    arch, emit, file,
+    arch,
+    emit::{self, Head},
+    file,
     filter::{self, Process},
-    memory::member,
+    memory::{PAGE_SHIFT, member},
+    report, section,
     space::{self, Size},
+    sums::Extent,
     task::{self, Task},
 };
-
-const PAGE_SHIFT: u32 = 12;
 
 /// Bits of a record whose counts were read where nobody writes them.
 const KNOWN_EXACT: u16 = KNOWN_SPACE | KNOWN_SETTLED;
 
+/// Which address space a record is of.
+#[derive(Clone, Copy)]
+struct Whose {
+    mm: u64,
+    born_ns: u64,
+    /// The record's section.
+    section: u64,
+}
+
+/// What a record of the current task begins with.
 #[inline(always)]
-fn base(actor: Actor, cause: Cause, known: u16, size: Size, section: u64) -> Base {
-    Base {
-        kind: 0,
+fn head(task: &Task, owner_tgid: u32, cause: Cause, known: u16, size: Size, whose: Whose) -> Head {
+    Head {
         cause: cause as u8,
         known,
         errno: 0,
-        boot_ns: task::now(),
-        actor,
+        tgid: task.tgid,
+        owner_tgid,
+        start_boot_ns: task.start_boot_ns(),
         space: Space {
-            section,
+            mm: whose.mm,
+            born_ns: whose.born_ns,
+            section: whose.section,
             pages: size.pages,
-            pages_delta: 0,
-            held_ns: 0,
             vmas: size.vmas,
-            vmas_delta: 0,
+            ..report::NO_SPACE
         },
     }
 }
 
-/// Adopts a whole new address space.
+/// Adopts a whole new address space; returns when it was born.
 #[inline(always)]
-fn adopt(hook: Hook, mm: u64, size: Size, tgid: u32, start_boot_ns: u64) {
-    if !space::adopt(mm, size, tgid, start_boot_ns)
+fn adopt(hook: Hook, mm: u64, size: Size, tgid: u32, start_boot_ns: u64) -> u64 {
+    let state = space::born(size, tgid, start_boot_ns);
+    if !space::adopt(mm, &state)
         && let Some(row) = emit::ledger(hook)
     {
         row.spaces_full += 1;
     }
+    state.born_ns
 }
 
 /// A task was made. Nobody else runs in a new address space yet.
@@ -77,13 +90,12 @@ fn forked(child: u64) {
     {
         row.spaces_full += 1;
     }
-    match filter::process(&parent) {
-        Process::Wanted => {}
+    let agent = match filter::process(&parent) {
+        Process::Wanted => false,
         Process::Unwanted => return emit::unwanted(Hook::Fork),
-        Process::Agent => {
-            // Its children are watched like any other process.
-        }
-    }
+        // Its children are watched like any other process.
+        Process::Agent => true,
+    };
     let Some(size) = space::size(mm) else {
         return;
     };
@@ -91,22 +103,29 @@ fn forked(child: u64) {
     if !shared {
         adopt(Hook::Fork, mm, size, child_tgid, child_start_boot_ns);
     }
-    if filter::process(&parent) == Process::Agent {
+    if agent {
         return;
     }
-    let known = if shared { KNOWN_SPACE } else { KNOWN_EXACT };
-    let owner_tgid = if shared {
-        space::get(mm).map_or(parent.tgid, |state| state.owner_tgid)
+    let (known, owner_tgid) = if shared {
+        let state = space::get(mm);
+        let owner_tgid = state.map_or(parent.tgid, |state| state.owner_tgid);
+        (KNOWN_SPACE, owner_tgid)
     } else {
-        parent.tgid
+        (KNOWN_EXACT, parent.tgid)
     };
-    let base = base(parent.actor(owner_tgid), Cause::Fork, known, size, 0);
+    // Not a section of the parent's address space; the counts are the child's.
+    let whose = Whose {
+        mm: 0,
+        born_ns: 0,
+        section: 0,
+    };
+    let head = head(&parent, owner_tgid, Cause::Fork, known, size, whose);
     let payload = Fork {
         child_start_boot_ns,
         child_tgid,
         shared: u32::from(shared),
     };
-    emit::record(Hook::Fork, base, payload, None);
+    emit::record(Hook::Fork, &parent, &head, payload, &Extent::NONE);
 }
 
 /// The current process became another program; its address space is complete.
@@ -122,25 +141,24 @@ fn execed() {
     let Some(size) = space::size(mm) else {
         return;
     };
-    let section = match space::get(mm) {
+    let (born_ns, section) = match space::get(mm) {
         Some(state) => {
             state.vmas = size.vmas;
             state.pages = size.pages;
             state.sections += 1;
-            state.sections
+            (state.born_ns, state.sections)
         }
         None => {
-            adopt(Hook::Exec, mm, size, task.tgid, task.start_boot_ns());
-            0
+            let start_boot_ns = task.start_boot_ns();
+            (adopt(Hook::Exec, mm, size, task.tgid, start_boot_ns), 0)
         }
     };
-    let mut base = base(
-        task.actor(task.tgid),
-        Cause::Exec,
-        KNOWN_EXACT,
-        size,
+    let whose = Whose {
+        mm,
+        born_ns,
         section,
-    );
+    };
+    let mut head = head(&task, task.tgid, Cause::Exec, KNOWN_EXACT, size, whose);
     let mut payload = Exec {
         file: FileId::default(),
     };
@@ -148,10 +166,10 @@ fn execed() {
         && let Some(id) = file::identity(exe)
     {
         file::announce(Hook::Exec, &id, exe);
-        base.known |= KNOWN_FILE;
+        head.known |= KNOWN_FILE;
         payload.file = id;
     }
-    emit::record(Hook::Exec, base, payload, None);
+    emit::record(Hook::Exec, &task, &head, payload, &Extent::NONE);
 }
 
 /// The last user of `mm` is gone; all its mappings are about to be removed.
@@ -159,11 +177,20 @@ fn execed() {
 fn exited(mm: u64) {
     let task = Task::current();
     let exiting = task.is_exiting();
-    let (owner_tgid, owner_start_boot_ns, sections) = match space::get(mm) {
-        Some(state) => (state.owner_tgid, state.owner_start_boot_ns, state.sections),
+    let mut whose = Whose {
+        mm,
+        born_ns: 0,
+        section: 1,
+    };
+    let (owner_tgid, owner_start_boot_ns) = match space::get(mm) {
+        Some(state) => {
+            whose.born_ns = state.born_ns;
+            whose.section = state.sections + 1;
+            (state.owner_tgid, state.owner_start_boot_ns)
+        }
         // Never seen before. A task on its way out lets go of its own; anything
         // else may be an address space that never ran (a failed fork or exec).
-        None if exiting => (task.tgid, task.start_boot_ns(), 0),
+        None if exiting => (task.tgid, task.start_boot_ns()),
         None => return,
     };
     space::retire(mm);
@@ -183,22 +210,41 @@ fn exited(mm: u64) {
             _ => Cause::Exit,
         }
     };
-    let mut actor = task.actor(owner_tgid);
-    actor.tgid = owner_tgid;
-    actor.start_boot_ns = owner_start_boot_ns;
     let gone = Size { vmas: 0, pages: 0 };
-    let mut base = base(actor, cause, KNOWN_EXACT | KNOWN_DELTA, gone, sections + 1);
-    base.space.vmas_delta = 0i32.wrapping_sub(size.vmas as i32);
-    base.space.pages_delta = 0i64.wrapping_sub(size.pages as i64);
+    let known = KNOWN_EXACT | KNOWN_DELTA;
+    let mut head = head(&task, owner_tgid, cause, known, gone, whose);
+    head.tgid = owner_tgid;
+    head.start_boot_ns = owner_start_boot_ns;
+    head.space.vmas_delta = 0i32.wrapping_sub(size.vmas as i32);
+    head.space.pages_delta = 0i64.wrapping_sub(size.pages as i64);
+    head.space.vmas_removed = size.vmas;
     let payload = Exit {
         len_bytes: size.pages << PAGE_SHIFT,
         vmas_removed: size.vmas,
         pad: 0,
     };
-    emit::record(Hook::Exit, base, payload, Some(payload.len_bytes));
+    let extent = Extent::unmapped(payload.len_bytes, payload.len_bytes);
+    emit::record(Hook::Exit, &task, &head, payload, &extent);
     if exiting {
         filter::forget(owner_tgid);
     }
+}
+
+/// The current thread ends. What its last section did was reported at its
+/// call's return, unless that was missed; another thread may have its id soon.
+#[inline(always)]
+fn thread_exited() {
+    let task = Task::current();
+    if filter::process(&task) == Process::Wanted
+        && let Some(section) = section::get(task.tid)
+        && section.waits()
+    {
+        if let Some(row) = emit::ledger(Hook::ThreadExit) {
+            row.unfinished += 1;
+        }
+        report::unreturned(Hook::ThreadExit, &task, section);
+    }
+    section::remove(task.tid);
 }
 
 // void sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -211,13 +257,17 @@ fn raw_sched_process_fork(ctx: RawTracePointContext) -> i32 {
 // void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn raw_sched_process_exec(ctx: RawTracePointContext) -> i32 {
-    // For `-vv`: says that programs run and that the offsets fit. Execs are rare
-    // enough; nothing else is ever logged from a hook.
-    let mm = Task::current().mm();
-    if let Some(size) = space::size(mm) {
-        debug!(&ctx, "exec: {} VMAs, {} pages", size.vmas, size.pages);
-    }
+    // For `-vv`: says that programs run. Execs are rare enough; nothing else is
+    // ever logged from a hook.
+    debug!(&ctx, "exec");
     execed();
+    0
+}
+
+// void sched_process_exit(struct task_struct *p, …), for each thread
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn raw_sched_process_exit(_: RawTracePointContext) -> i32 {
+    thread_exited();
     0
 }
 

@@ -6,14 +6,15 @@
 //! write lock and sees the mappings of the loader, of shmat and of drivers too.
 
 use aya_ebpf::{
-    macros::{fexit, kprobe, kretprobe},
-    programs::{FExitContext, ProbeContext, RetProbeContext},
+    macros::{fentry, fexit, kprobe, kretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use mmwatch_common::counter::Hook;
 
 use crate::{
     file,
     hooks::lock,
+    memory::member_or_zero,
     report,
     section::{self, HAS_FILE, HAS_MAP, MapDetail, Section},
     task::Task,
@@ -38,7 +39,10 @@ fn returned(section: &mut Section, result: u64) {
     }
     section.map.addr = result;
     section.has |= HAS_MAP;
-    let file = section.map.file;
+    let file = match section.map.vma {
+        0 => section.map.file,
+        vma => member_or_zero!(vma, vma_file: u64),
+    };
     if file == 0 {
         return;
     }
@@ -47,6 +51,31 @@ fn returned(section: &mut Section, result: u64) {
         section.has |= HAS_FILE;
         file::announce(Hook::Map, &id, file);
     }
+}
+
+/// A shared mapping of no file, or of `/dev/zero`, is about to get a file of the
+/// kernel's own: `mmap_region` returns under the same lock, and finds it there.
+#[inline(always)]
+fn chooses_file(vma: u64) {
+    let task = Task::current();
+    if let Some(section) = lock::detail_section(Hook::SharedFile, &task, task.mm()) {
+        section.map.vma = vma;
+    }
+}
+
+// int shmem_zero_setup(struct vm_area_struct *vma)
+#[fentry]
+fn fentry_shmem_zero_setup(ctx: FEntryContext) -> i32 {
+    chooses_file(ctx.arg(0));
+    0
+}
+
+#[kprobe]
+fn kprobe_shmem_zero_setup(ctx: ProbeContext) -> u32 {
+    if let Some(vma) = ctx.arg(0) {
+        chooses_file(vma);
+    }
+    0
 }
 
 #[fexit]

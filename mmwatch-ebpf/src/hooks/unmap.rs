@@ -9,8 +9,9 @@ use aya_ebpf::{
 use mmwatch_common::counter::Hook;
 
 use crate::{
+    globals::config,
     hooks::lock,
-    memory::member,
+    memory::{member, member_or_zero},
     section::{self, HAS_UNMAP_VMAS, PAGES_PENDING},
     space,
     task::Task,
@@ -48,6 +49,8 @@ fn entered(start: u64, end: u64) {
         && let Some(pages) = member!(mm, mm_total_vm: u64)
     {
         section.unmap.pages_at_enter = pages;
+        section.unmap.vmas_at_enter = member_or_zero!(mm, mm_map_count: u32);
+        section.unmap.splits = 0;
         if section.unmap.runs == 0 {
             section.unmap.start = start;
             section.unmap.end = end;
@@ -55,15 +58,35 @@ fn entered(start: u64, end: u64) {
     }
 }
 
-/// The core returned, the lock still held if only for reading: the difference
-/// is what it removed.
+/// A VMA was split in two: inside the unmap core, at an end of the range.
 #[inline(always)]
-fn returned() {
+fn split() {
+    let task = Task::current();
+    if let Some(section) = section::open(task.tid, task.mm()) {
+        section.unmap.splits += 1;
+    }
+}
+
+/// The core returned, the lock still held if only for reading: the difference
+/// is what it removed. Each split made one VMA more to be removed or kept.
+#[inline(always)]
+fn returned(result: i32) {
     let task = Task::current();
     let mm = task.mm();
     let Some(section) = section::open(task.tid, mm) else {
         return;
     };
+    if result >= 0
+        && config!(counts_splits) != 0
+        && let Some(vmas) = member!(mm, mm_map_count: u32)
+    {
+        let unmap = &mut section.unmap;
+        unmap.vmas += unmap
+            .vmas_at_enter
+            .wrapping_add(unmap.splits)
+            .wrapping_sub(vmas);
+        section.has |= HAS_UNMAP_VMAS;
+    }
     let Some(pages) = member!(mm, mm_total_vm: u64) else {
         return;
     };
@@ -108,8 +131,8 @@ fn fentry_do_munmap(ctx: FEntryContext) -> i32 {
 }
 
 #[fexit]
-fn fexit_do_munmap(_: FExitContext) -> i32 {
-    returned();
+fn fexit_do_munmap(ctx: FExitContext) -> i32 {
+    returned(ctx.arg(5));
     0
 }
 
@@ -130,8 +153,8 @@ fn fentry_do_mas_munmap(ctx: FEntryContext) -> i32 {
 }
 
 #[fexit]
-fn fexit_do_mas_munmap(_: FExitContext) -> i32 {
-    returned();
+fn fexit_do_mas_munmap(ctx: FExitContext) -> i32 {
+    returned(ctx.arg(6));
     0
 }
 
@@ -146,9 +169,27 @@ fn kprobe_do_align_munmap(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// For every core before 6.12: what it returns does not matter.
+/// For every core before 6.12.
 #[kretprobe]
-fn kretprobe_munmap(_: RetProbeContext) -> u32 {
-    returned();
+fn kretprobe_munmap(ctx: RetProbeContext) -> u32 {
+    returned(ctx.ret());
+    0
+}
+
+// int __split_vma(struct mm_struct *mm, struct vm_area_struct *vma, unsigned long addr,
+//                 int new_below), 5.10 and 6.1; a struct vma_iterator * comes first from 6.3 on
+#[fexit]
+fn fexit_split_vma(ctx: FExitContext) -> i32 {
+    if ctx.arg::<i32>(4) == 0 {
+        split();
+    }
+    0
+}
+
+/// At its entry: its return has few slots, and where a split fails, the core
+/// fails too and is not counted.
+#[kprobe]
+fn kprobe_split_vma(_: ProbeContext) -> u32 {
+    split();
     0
 }

@@ -67,7 +67,7 @@ fn operations_are_summed_by_kind() {
         *process.row.total.backing(Backing::PrivateAnonymous),
         BackingSums::default()
     );
-    assert_eq!(process.row.total.unmapped_bytes(), 4096);
+    assert_eq!(process.row.total.unmapped_bytes, 4096);
     assert_eq!(process.row.total.all_ops().count, 4);
 }
 
@@ -77,7 +77,7 @@ fn bytes_go_up_and_down_by_what_was_done() {
         let mut churn = Churn::new(0);
         churn.apply(event);
         let sums = churn.tick(1, LIMIT).all.total;
-        (sums.mapped_bytes(), sums.unmapped_bytes())
+        (sums.mapped_bytes, sums.unmapped_bytes)
     };
     let shrinking = |op| {
         let mut event = sample::event(op);
@@ -131,7 +131,7 @@ fn intervals_start_anew_and_totals_go_on() {
     assert_eq!(row.total.op(Op::Map).count, 3);
 
     let idle = churn.tick(20, LIMIT);
-    assert_eq!(find(&idle, 100).row.interval, Sums::ZERO);
+    assert_eq!(find(&idle, 100).row.interval, Sums::default());
     assert_eq!(idle.all.total.op(Op::Map).count, 3);
 }
 
@@ -149,7 +149,7 @@ fn the_dead_are_shown_once_and_stay_in_the_totals() {
     assert!(!has(&report, 100));
     assert_eq!(report.all.total.op(Op::Map).count, 1);
     assert_eq!(report.other.total.op(Op::Exit).count, 1);
-    assert_eq!(report.all.interval, Sums::ZERO);
+    assert_eq!(report.all.interval, Sums::default());
 }
 
 #[test]

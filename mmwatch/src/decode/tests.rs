@@ -23,6 +23,11 @@ const FILE: FileId = FileId {
     generation: 7,
 };
 
+const ID: Option<SpaceId> = Some(SpaceId {
+    mm: 0xffff_8880_0123_4000,
+    born_boot_ns: 950,
+});
+
 fn base(kind: Kind, known: u16) -> Base {
     Base {
         kind: kind as u8,
@@ -30,6 +35,7 @@ fn base(kind: Kind, known: u16) -> Base {
         known,
         errno: 0,
         boot_ns: 1_000,
+        rlimit_as_bytes: 1 << 30,
         actor: wire::Actor {
             tgid: 10,
             tid: 11,
@@ -40,12 +46,16 @@ fn base(kind: Kind, known: u16) -> Base {
             comm: *b"worker\0\0\0\0\0\0\0\0\0\0",
         },
         space: wire::Space {
+            mm: 0xffff_8880_0123_4000,
+            born_ns: 950,
             section: 3,
             pages: 100,
             pages_delta: -2,
             held_ns: 250,
             vmas: 20,
             vmas_delta: -1,
+            vmas_removed: 2,
+            pad: 0,
         },
     }
 }
@@ -281,13 +291,16 @@ fn every_kind_makes_the_round_trip() {
         assert_eq!(
             event.space,
             Space {
+                id: ID,
                 section: NonZeroU64::new(3),
                 settled: true,
                 vmas: Some(20),
                 total_bytes: Some(409_600),
                 vmas_delta: Some(-1),
                 total_delta_bytes: Some(-8192),
+                vmas_removed: Some(2),
                 held_ns: Some(250),
+                drifted: false,
             }
         );
     }
@@ -306,6 +319,7 @@ fn what_was_not_seen_is_absent() {
         assert_eq!(
             event.space,
             Space {
+                id: ID,
                 section,
                 ..Space::default()
             }

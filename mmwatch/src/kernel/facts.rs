@@ -13,6 +13,7 @@ use super::{
 /// Kernel functions that a plan may hook, on one kernel or another.
 pub const FUNCTIONS: &[&str] = &[
     "__do_munmap",
+    "__split_vma",
     "__x64_sys_brk",
     "__x64_sys_mmap",
     "__x64_sys_mprotect",
@@ -21,6 +22,7 @@ pub const FUNCTIONS: &[&str] = &[
     "__x64_sys_pkey_mprotect",
     "__x64_sys_shmat",
     "__x64_sys_shmdt",
+    "bpf_iter_task",
     "do_mas_align_munmap",
     "do_mas_munmap",
     "do_vmi_align_munmap",
@@ -29,6 +31,7 @@ pub const FUNCTIONS: &[&str] = &[
     "downgrade_write",
     "exit_mmap",
     "mmap_region",
+    "shmem_zero_setup",
     "up_write",
     "vms_complete_munmap_vmas",
 ];
@@ -39,6 +42,7 @@ pub const TRACEPOINTS: &[&str] = &[
     "mmap_lock_acquire_returned",
     "mmap_lock_released",
     "sched_process_exec",
+    "sched_process_exit",
     "sched_process_fork",
     "sys_enter",
     "sys_exit",

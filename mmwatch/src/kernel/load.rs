@@ -1,14 +1,11 @@
 //! Loads and attaches what a plan says, and lends the records that come of it.
 //!
-//! With `probe` and `ring`, the only modules that know the BPF library.
+//! With the modules below it, the only one that knows the BPF library.
 
+mod missed;
 pub mod probe;
 mod ring;
-
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+mod tables;
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -29,14 +26,15 @@ use mmwatch_common::{
     names,
 };
 
-use self::ring::Ring;
+use self::{ring::Ring, tables::Tables};
 use super::{
     facts::Facts,
     plan::{self, Attach, Hooks, Plan, Program},
 };
 use crate::{
     error::Error,
-    source::{HookCounters, KernelCounters, Source},
+    event::SpaceId,
+    source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
 /// The kernel programs, as compiled by the build script.
@@ -64,12 +62,26 @@ pub struct KernelFilter {
     pub failed_only: bool,
 }
 
+/// What becomes of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Size of the ring buffer, a power of two of whole pages.
+    pub buffer_bytes: u32,
+    /// Whether records are sent, not only summed.
+    pub stream: bool,
+    /// Of 2^32 records, so many are lost on purpose.
+    pub simulate_loss: u32,
+}
+
 /// Attached programs. Dropping it detaches and unloads them all.
 pub struct Attached {
     plan: Plan,
     links: Vec<Link>,
+    /// Runs skipped, by program, once the programs are detached.
+    missed_at_stop: Vec<Option<u64>>,
     ring: Ring,
     ledger: PerCpuArray<MapData, Ledger>,
+    tables: Tables,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     ebpf: Ebpf,
 }
@@ -88,7 +100,7 @@ pub fn attach(
     facts: &mut Facts,
     hooks: Hooks,
     filter: &KernelFilter,
-    buffer_bytes: u32,
+    delivery: Delivery,
 ) -> Result<Attached, Error> {
     if OBJECT.is_empty() {
         return Err(Error::Kernel(
@@ -99,7 +111,7 @@ pub fn attach(
     loop {
         let plan =
             plan::plan(facts, hooks).map_err(|refusal| Error::Kernel(refusal.to_string()))?;
-        match try_attach(facts, plan, filter, buffer_bytes) {
+        match try_attach(facts, plan, filter, delivery) {
             Ok(attached) => return Ok(attached),
             Err(Failure::Program(program, reason)) => {
                 log::warn!("the kernel refused {program} ({reason}); planning without it");
@@ -122,11 +134,11 @@ fn try_attach(
     facts: &Facts,
     plan: Plan,
     filter: &KernelFilter,
-    buffer_bytes: u32,
+    delivery: Delivery,
 ) -> Result<Attached, Failure> {
     let btf = Btf::from_sys_fs().map_err(|error| other("reading the kernel's BTF", &error))?;
     let offsets: Offsets = facts.offsets();
-    let config = config(facts, &plan, filter, buffer_bytes);
+    let config = config(facts, &plan, filter, delivery);
     let verbose = log::log_enabled!(log::Level::Debug);
     let log_level = if verbose { log::Level::Debug as u8 } else { 0 };
     let mut ebpf = EbpfLoader::new()
@@ -135,13 +147,16 @@ fn try_attach(
         .override_global(names::CONFIG, &config, true)
         // A constant to the verifier, which drops the logging where nobody listens.
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .map_max_entries(names::EVENTS, buffer_bytes)
+        .map_max_entries(names::EVENTS, delivery.buffer_bytes)
         .load(OBJECT)
-        .map_err(|error| load_failure(&error, buffer_bytes))?;
+        .map_err(|error| load_failure(&error, delivery.buffer_bytes))?;
 
     list_pids(&mut ebpf, filter)?;
     let ring = Ring::new(take(&mut ebpf, names::EVENTS, RingBuf::try_from)?);
     let ledger = take(&mut ebpf, names::LEDGER, PerCpuArray::try_from)?;
+    let tables = Tables::new(&mut ebpf)?;
+    tables::load_list(&mut ebpf, &btf)
+        .map_err(|error| other("loading the list of processes", &error))?;
     let log = if verbose {
         let log = EbpfLogger::init(&mut ebpf);
         Some(log.map_err(|error| other("listening to the kernel programs' log", &error))?)
@@ -160,14 +175,16 @@ fn try_attach(
     Ok(Attached {
         plan,
         links,
+        missed_at_stop: Vec::new(),
         ring,
         ledger,
+        tables,
         log,
         ebpf,
     })
 }
 
-fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, buffer_bytes: u32) -> Config {
+fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery) -> Config {
     let mut filters = 0;
     let mut set = |bit, wanted| {
         if wanted {
@@ -187,11 +204,15 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, buffer_bytes: u32) 
         uid: filter.uid.unwrap_or(0),
         comm: filter.comm.unwrap_or_default(),
         min_size_bytes: filter.min_size_bytes,
-        wake_bytes: u64::from(buffer_bytes) / WAKE_SHARE,
+        wake_bytes: u64::from(delivery.buffer_bytes) / WAKE_SHARE,
         user_regs_offset: facts.user_regs_offset.unwrap_or(0),
         calls: plan.calls,
         settle_at_call: u32::from(plan.settle_at_call),
         downgrade: plan.downgrade,
+        stream: u32::from(delivery.stream),
+        simulate_loss: delivery.simulate_loss,
+        counts_splits: u32::from(plan.counts_splits),
+        pad: 0,
     }
 }
 
@@ -258,21 +279,17 @@ impl Attached {
         &self.plan
     }
 
-    /// Runs of a program that the kernel skipped because it was running already
-    /// on that CPU (`recursion_misses`, 5.12 and later).
+    /// Runs of a program that the kernel skipped, as far as it says.
     fn missed(&self, program: &Program) -> Option<u64> {
-        let fd = self
-            .ebpf
-            .program(program.name)?
-            .fd()
-            .ok()?
-            .as_fd()
-            .as_raw_fd();
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-        line.trim().parse().ok()
+        let loaded = self.ebpf.program(program.name)?;
+        let recursion = missed::recursion(loaded);
+        match program.attach {
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
+                let probe = missed::probe(loaded)?;
+                Some(probe + recursion.unwrap_or(0))
+            }
+            Attach::Fentry(_) | Attach::Fexit(_) | Attach::RawTracepoint(_) => recursion,
+        }
     }
 
     fn row(&self, hook: Hook) -> Result<Ledger, MapError> {
@@ -298,20 +315,45 @@ impl Source for Attached {
 
     fn counters(&mut self) -> Result<KernelCounters, Error> {
         let mut hooks = Vec::with_capacity(self.plan.programs.len());
-        for program in &self.plan.programs {
+        for (number, program) in self.plan.programs.iter().enumerate() {
             hooks.push(HookCounters {
                 hook: program.hook,
                 program: program.name.to_owned(),
                 ledger: self.row(program.hook).map_err(|error| {
                     Error::Kernel(format!("reading the kernel's counters: {}", chain(&error)))
                 })?,
-                missed: self.missed(program),
+                missed: match self.missed_at_stop.get(number) {
+                    Some(missed) => *missed,
+                    None => self.missed(program),
+                },
             });
         }
         Ok(KernelCounters { hooks })
     }
 
+    fn sums(&mut self) -> Result<Vec<(ProcessKey, ProcessSums)>, Error> {
+        self.tables.sums()
+    }
+
+    fn forget(&mut self, key: ProcessKey) {
+        self.tables.forget(key);
+    }
+
+    fn processes(&mut self) -> Result<Vec<Listed>, Error> {
+        tables::list(&mut self.ebpf)
+    }
+
+    fn last_section(&mut self, space: SpaceId) -> Option<u64> {
+        self.tables.last_section(space)
+    }
+
     fn stop(&mut self) {
+        // Probes take their counters along.
+        let programs = &self.plan.programs;
+        self.missed_at_stop = programs
+            .iter()
+            .map(|program| self.missed(program))
+            .collect();
         // In the order of the plan reversed: the lock goes first, so that no
         // section begins whose call's return is no longer hooked.
         while let Some(link) = self.links.pop() {

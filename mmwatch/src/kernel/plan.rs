@@ -19,7 +19,8 @@ use serde::Serialize;
 
 use self::programs::{
     ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE,
-    LOCK_TRACEPOINTS, LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, UNMAP_FENTRY, UNMAP_KPROBE,
+    LOCK_TRACEPOINTS, LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, SHARED_FILE_FENTRY,
+    SHARED_FILE_KPROBE, SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY, UNMAP_KPROBE,
 };
 use super::facts::Facts;
 
@@ -140,6 +141,10 @@ pub struct Plan {
     /// A `DOWNGRADE_*` value of `mmwatch_common::config`.
     #[serde(skip)]
     pub downgrade: u32,
+    /// Whether splits of VMAs are seen, so that the unmap core's counts tell
+    /// how many VMAs it removed.
+    #[serde(skip)]
+    pub counts_splits: bool,
 }
 
 /// No plan: what is missing, and how to get it.
@@ -236,11 +241,22 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
             missing.join(", ")
         )));
     }
+    if !facts.functions.contains_key(LIST_FUNCTION) {
+        return Err(Refusal(
+            "this kernel cannot list processes by a BPF iterator; mmwatch needs Linux 5.8 or later \
+             with CONFIG_BPF_SYSCALL=y"
+                .to_owned(),
+        ));
+    }
     Ok(())
 }
 
+/// Says that the kernel has an iterator over tasks.
+const LIST_FUNCTION: &str = "bpf_iter_task";
+
 const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file";
 const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
+const NO_SHARED_FILE: &str = "the file that the kernel makes for a shared anonymous mapping is looked up in /proc afterwards";
 const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one";
 const NO_EXIT: &str = "the end of an address space is not seen";
 const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
@@ -275,9 +291,10 @@ impl<'a> Planner<'a> {
         // Lifecycle first: an address space seen from its birth needs no baseline.
         self.essential(FORK)?;
         self.essential(EXEC)?;
+        self.essential(THREAD_EXIT)?;
         self.exit();
         self.map();
-        let unmap = self.unmap();
+        let (unmap, counts_splits) = self.unmap();
         let calls = self.calls()?;
         // The lock last: sections wait for returns, which are hooked by now.
         let (settle_at_call, lock_tells_reads) = self.lock()?;
@@ -296,6 +313,7 @@ impl<'a> Planner<'a> {
             calls,
             settle_at_call,
             downgrade,
+            counts_splits,
         })
     }
 
@@ -364,41 +382,57 @@ impl<'a> Planner<'a> {
     }
 
     fn map(&mut self) {
-        let programs = match self.backend {
-            Backend::Fentry => MAP_FENTRY,
-            Backend::Kprobe => MAP_KPROBE,
+        let (programs, file) = match self.backend {
+            Backend::Fentry => (MAP_FENTRY, SHARED_FILE_FENTRY),
+            Backend::Kprobe => (MAP_KPROBE, SHARED_FILE_KPROBE),
             Backend::Tracepoint => return self.limits.push(NO_MAP_DETAIL),
         };
-        if let Err(why) = self.take(programs) {
-            self.skip(programs, why);
-            self.limits.push(NO_MAP_DETAIL);
+        match self.take(programs) {
+            Ok(()) => {
+                if let Err(why) = self.take(&[file]) {
+                    self.skip(&[file], why);
+                    self.limits.push(NO_SHARED_FILE);
+                }
+            }
+            Err(why) => {
+                self.skip(programs, why);
+                self.limits.push(NO_MAP_DETAIL);
+            }
         }
     }
 
-    /// Returns what the choice means for downgraded sections, if there is one.
-    fn unmap(&mut self) -> Option<u32> {
-        let alternatives = match self.backend {
-            Backend::Fentry => UNMAP_FENTRY,
-            Backend::Kprobe => UNMAP_KPROBE,
-            Backend::Tracepoint => &[],
+    /// Returns what the choice means for downgraded sections, if there is one,
+    /// and whether splits are needed, and seen, to count removed VMAs.
+    fn unmap(&mut self) -> (Option<u32>, bool) {
+        let (alternatives, split) = match self.backend {
+            Backend::Fentry => (UNMAP_FENTRY, SPLIT_FENTRY),
+            Backend::Kprobe => (UNMAP_KPROBE, SPLIT_KPROBE),
+            Backend::Tracepoint => (&[][..], SPLIT_KPROBE),
         };
         for (programs, downgrade) in alternatives {
             match self.take(programs) {
                 Ok(()) => {
                     let target = programs.first().map(|program| program.attach.target());
+                    let mut counts_splits = false;
                     if target != Some("vms_complete_munmap_vmas") {
-                        self.limits.push(NO_UNMAP_DETAIL);
+                        match self.take(&[split]) {
+                            Ok(()) => counts_splits = true,
+                            Err(why) => {
+                                self.skip(&[split], why);
+                                self.limits.push(NO_UNMAP_DETAIL);
+                            }
+                        }
                     }
                     if target == Some("do_mas_munmap") {
                         self.limits.push(UNMAP_WITHOUT_BRK);
                     }
-                    return Some(*downgrade);
+                    return (Some(*downgrade), counts_splits);
                 }
                 Err(why) => self.skip(programs, why),
             }
         }
         self.limits.push(NO_UNMAP_DETAIL);
-        None
+        (None, false)
     }
 
     /// Returns the bits of the calls whose return is hooked.

@@ -128,6 +128,10 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vmas_delta: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    vmas_made: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vmas_merged: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     total_delta_bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ns: Option<u64>,
@@ -183,10 +187,13 @@ impl<'a> EventLine<'a> {
             cause,
             errno,
             unreturned,
+            more: _,
+            rlimit_as_bytes: _,
             actor,
             space,
             what: _,
         } = event;
+        let (vmas_made, vmas_merged) = space.vmas_made_and_merged().unzip();
         Self {
             schema: SCHEMA,
             kind: "event",
@@ -213,6 +220,8 @@ impl<'a> EventLine<'a> {
             total_bytes: space.total_bytes,
             settled: space.vmas.map(|_| space.settled),
             vmas_delta: space.vmas_delta,
+            vmas_made,
+            vmas_merged: vmas_merged.filter(|merged| *merged > 0),
             total_delta_bytes: space.total_delta_bytes,
             duration_ns: space.held_ns,
         }

@@ -115,8 +115,8 @@ fn counts(out: &mut String, row: &Row) -> fmt::Result {
         all.count,
         sums.op(Op::Map).count,
         sums.op(Op::Unmap).count,
-        Bytes(sums.mapped_bytes()),
-        Bytes(sums.unmapped_bytes()),
+        Bytes(sums.mapped_bytes),
+        Bytes(sums.unmapped_bytes),
         all.errors,
     )
 }

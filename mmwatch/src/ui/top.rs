@@ -114,8 +114,8 @@ fn rates(out: &mut String, row: &Row, span: u64) -> fmt::Result {
         "{:>8} {:>8} {:>10} {:>10} {:>7}",
         rate(sums.op(Op::Map).count, span),
         rate(sums.op(Op::Unmap).count, span),
-        bytes_rate(sums.mapped_bytes(), span),
-        bytes_rate(sums.unmapped_bytes(), span),
+        bytes_rate(sums.mapped_bytes, span),
+        bytes_rate(sums.unmapped_bytes, span),
         sums.all_ops().errors,
     )
 }

@@ -174,6 +174,27 @@ pub(super) const MAP_KPROBE: &[Program] = &[
     ),
 ];
 
+/// The file of a shared anonymous mapping.
+pub(super) const SHARED_FILE_FENTRY: Program = program(
+    "fentry_shmem_zero_setup",
+    Attach::Fentry("shmem_zero_setup"),
+    Hook::SharedFile,
+);
+pub(super) const SHARED_FILE_KPROBE: Program = program(
+    "kprobe_shmem_zero_setup",
+    Attach::Kprobe("shmem_zero_setup"),
+    Hook::SharedFile,
+);
+
+/// Splits of VMAs: where the unmap core does not say itself how many it removes.
+pub(super) const SPLIT_FENTRY: Program =
+    program("fexit_split_vma", Attach::Fexit("__split_vma"), Hook::Split);
+pub(super) const SPLIT_KPROBE: Program = program(
+    "kprobe_split_vma",
+    Attach::Kprobe("__split_vma"),
+    Hook::Split,
+);
+
 /// Ways to see the unmap core, and what they mean for downgraded sections.
 pub(super) const UNMAP_FENTRY: &[(&[Program], u32)] = &[
     (
@@ -291,6 +312,11 @@ pub(super) const EXEC: Program = program(
     "raw_sched_process_exec",
     Attach::RawTracepoint("sched_process_exec"),
     Hook::Exec,
+);
+pub(super) const THREAD_EXIT: Program = program(
+    "raw_sched_process_exit",
+    Attach::RawTracepoint("sched_process_exit"),
+    Hook::ThreadExit,
 );
 pub(super) const EXIT: &[Program] = &[
     program(

@@ -116,8 +116,8 @@ impl<'a> ProcessFields<'a> {
 impl<'a> RowFields<'a> {
     fn new(row: &'a Row) -> Self {
         let sums = |sums: &'a Sums| SumsFields {
-            mapped_bytes: sums.mapped_bytes(),
-            unmapped_bytes: sums.unmapped_bytes(),
+            mapped_bytes: sums.mapped_bytes,
+            unmapped_bytes: sums.unmapped_bytes,
             ops: Ops(sums),
             backings: Backings(sums),
         };
@@ -161,7 +161,7 @@ impl Serialize for Ops<'_> {
 impl Serialize for Backings<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for backing in Backing::ALL {
+        for &backing in Backing::ALL {
             let &BackingSums { maps, bytes } = self.0.backing(backing);
             if maps > 0 {
                 map.serialize_entry(backing.name(), &BackingFields { maps, bytes })?;

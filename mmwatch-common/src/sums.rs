@@ -1,0 +1,227 @@
+//! Sums per process, kept by the kernel programs and read by the agent.
+//!
+//! A record adds to its process's sums whether the ring buffer has room for it
+//! or not, so that they are exact at any rate and any loss. The threads of a
+//! process add at the same time, hence atomically; values only grow, but for
+//! the signed ones.
+
+use core::{mem::size_of, ops::AddAssign};
+
+use crate::event::{Backing, COMM_LEN, Op};
+
+/// Identity of a process: ids are reused, ids with a start time are not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessKey {
+    /// Process id in the root namespace.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Start of the process, ns of the boot clock.
+    pub start_boot_ns: u64,
+}
+
+impl ProcessKey {
+    /// Stands for all processes that found no room in the kernel's table.
+    pub const OTHER: Self = Self::new(0, 0);
+
+    /// The key of one life of a process id.
+    pub const fn new(tgid: u32, start_boot_ns: u64) -> Self {
+        Self {
+            tgid,
+            pad: 0,
+            start_boot_ns,
+        }
+    }
+}
+
+/// Sums of one operation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpSums {
+    /// How often it was done or tried.
+    pub count: u64,
+    /// How often it failed; part of `count`.
+    pub errors: u64,
+    /// Bytes covered.
+    pub bytes: u64,
+    /// VMAs made less VMAs removed.
+    pub vmas_delta: i64,
+    /// Bytes mapped less bytes unmapped.
+    pub total_delta_bytes: i64,
+    /// How often it was measured how long the lock was held for writing.
+    pub held_count: u64,
+    /// Time that the lock was held for writing, ns.
+    pub held_ns: u64,
+}
+
+/// Mappings made of one backing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackingSums {
+    /// Mappings made by the program: `map` operations that succeeded.
+    pub maps: u64,
+    /// Bytes that they cover.
+    pub bytes: u64,
+}
+
+/// Sums over any set of records. Bytes are those that the kernel really covered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// By [`Op`].
+    pub ops: [OpSums; Op::ALL.len()],
+    /// By [`Backing`].
+    pub backings: [BackingSums; Backing::ALL.len()],
+    /// Bytes that were mapped: by mmap(2), and by heaps, stacks and mappings that grew.
+    pub mapped_bytes: u64,
+    /// Bytes that were unmapped: by munmap(2), by what replaced or shrank
+    /// mappings, and by exit.
+    pub unmapped_bytes: u64,
+    /// VMAs made; where no hook tells them from those removed, the net change.
+    pub vmas_made: u64,
+    /// VMAs removed or merged into others, likewise.
+    pub vmas_removed: u64,
+}
+
+/// The kernel's entry for one process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its sums.
+    pub sums: Sums,
+    /// Its name: of the thread that its last record is of, of the first thread
+    /// once that had one.
+    pub comm: [u8; COMM_LEN],
+    /// Its real user id.
+    pub uid: u32,
+    /// 1 once the process ended with its address space.
+    pub ended: u32,
+}
+
+impl OpSums {
+    /// What was added since `earlier`.
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            count: self.count.wrapping_sub(earlier.count),
+            errors: self.errors.wrapping_sub(earlier.errors),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+            vmas_delta: self.vmas_delta.wrapping_sub(earlier.vmas_delta),
+            total_delta_bytes: self
+                .total_delta_bytes
+                .wrapping_sub(earlier.total_delta_bytes),
+            held_count: self.held_count.wrapping_sub(earlier.held_count),
+            held_ns: self.held_ns.wrapping_sub(earlier.held_ns),
+        }
+    }
+}
+
+// Wrapping, as the kernel's own additions: no sum of real sizes comes near the
+// end of 64 bits, and one of damaged records must not panic.
+impl AddAssign<&Self> for OpSums {
+    fn add_assign(&mut self, other: &Self) {
+        self.count = self.count.wrapping_add(other.count);
+        self.errors = self.errors.wrapping_add(other.errors);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.vmas_delta = self.vmas_delta.wrapping_add(other.vmas_delta);
+        self.total_delta_bytes = self.total_delta_bytes.wrapping_add(other.total_delta_bytes);
+        self.held_count = self.held_count.wrapping_add(other.held_count);
+        self.held_ns = self.held_ns.wrapping_add(other.held_ns);
+    }
+}
+
+impl Sums {
+    /// One operation's sums.
+    pub const fn op(&self, op: Op) -> &OpSums {
+        &self.ops[op as usize]
+    }
+
+    /// One backing's sums.
+    pub const fn backing(&self, backing: Backing) -> &BackingSums {
+        &self.backings[backing as usize]
+    }
+
+    /// Over all operations.
+    pub fn all_ops(&self) -> OpSums {
+        let mut all = OpSums::default();
+        for op in &self.ops {
+            all += op;
+        }
+        all
+    }
+
+    /// What was added since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = *self;
+        for (mine, theirs) in since.ops.iter_mut().zip(&earlier.ops) {
+            *mine = mine.since(theirs);
+        }
+        for (mine, theirs) in since.backings.iter_mut().zip(&earlier.backings) {
+            mine.maps = mine.maps.wrapping_sub(theirs.maps);
+            mine.bytes = mine.bytes.wrapping_sub(theirs.bytes);
+        }
+        since.mapped_bytes = self.mapped_bytes.wrapping_sub(earlier.mapped_bytes);
+        since.unmapped_bytes = self.unmapped_bytes.wrapping_sub(earlier.unmapped_bytes);
+        since.vmas_made = self.vmas_made.wrapping_sub(earlier.vmas_made);
+        since.vmas_removed = self.vmas_removed.wrapping_sub(earlier.vmas_removed);
+        since
+    }
+}
+
+impl AddAssign<&Self> for Sums {
+    fn add_assign(&mut self, other: &Self) {
+        for (mine, theirs) in self.ops.iter_mut().zip(&other.ops) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.backings.iter_mut().zip(&other.backings) {
+            mine.maps = mine.maps.wrapping_add(theirs.maps);
+            mine.bytes = mine.bytes.wrapping_add(theirs.bytes);
+        }
+        self.mapped_bytes = self.mapped_bytes.wrapping_add(other.mapped_bytes);
+        self.unmapped_bytes = self.unmapped_bytes.wrapping_add(other.unmapped_bytes);
+        self.vmas_made = self.vmas_made.wrapping_add(other.vmas_made);
+        self.vmas_removed = self.vmas_removed.wrapping_add(other.vmas_removed);
+    }
+}
+
+/// VMAs that a section made, and that it removed or merged away, from its net
+/// change and, where the unmap core was seen, the number that it removed.
+pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u64, u64) {
+    let removed = match vmas_removed {
+        Some(removed) => removed as u64,
+        None => 0,
+    };
+    let made = vmas_delta as i64 + removed as i64;
+    if made >= 0 {
+        (made as u64, removed)
+    } else {
+        (0, removed + made.unsigned_abs())
+    }
+}
+
+const _: () = assert!(size_of::<ProcessKey>() == 16);
+const _: () = assert!(size_of::<OpSums>() == 7 * 8);
+const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 4) * 8);
+const _: () = assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gross_follows_from_net_and_removed() {
+        for (delta, removed, want) in [
+            // A fixed mapping over three others.
+            (-2, Some(3), (1, 3)),
+            // A hole in the middle of one.
+            (1, Some(1), (2, 1)),
+            // Merged with a neighbour, and with both.
+            (0, Some(0), (0, 0)),
+            (-1, Some(0), (0, 1)),
+            (5, None, (5, 0)),
+            (-5, None, (0, 5)),
+        ] {
+            assert_eq!(made_and_removed(delta, removed), want);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Sums per process: every record adds to them, sent or not.
+//!
+//! Threads of a process add at the same time, so each number is added to
+//! atomically; no number depends on another.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use mmwatch_common::{
+    counter::Ledger,
+    event::{Backing, Cause, KNOWN_DELTA, KNOWN_HELD, Kind, Op, UNKNOWN_VMAS},
+    sums::{BackingSums, OpSums, Process, ProcessKey, Sums, made_and_removed},
+};
+
+use crate::{
+    emit::Head,
+    maps::PROCESSES,
+    memory::PAGE_SHIFT,
+    task::{self, Task},
+};
+
+/// What a record covers, apart from what its base says.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    /// What `--min-size` compares with; `None` for operations without a size.
+    pub size_bytes: Option<u64>,
+    /// Bytes really covered.
+    pub bytes: u64,
+    /// Bytes mapped.
+    pub mapped_bytes: u64,
+    /// Bytes unmapped.
+    pub unmapped_bytes: u64,
+    /// What a mapping that was made has its pages from.
+    pub backing: Option<Backing>,
+}
+
+impl Extent {
+    /// No size at all.
+    pub const NONE: Self = Self {
+        size_bytes: None,
+        bytes: 0,
+        mapped_bytes: 0,
+        unmapped_bytes: 0,
+        backing: None,
+    };
+
+    /// Of a range that stayed what it was, or of a call that failed and covered nothing.
+    #[inline(always)]
+    pub fn covered(size_bytes: u64, bytes: u64) -> Self {
+        Self {
+            size_bytes: Some(size_bytes),
+            bytes,
+            ..Self::NONE
+        }
+    }
+
+    /// Of mappings made.
+    #[inline(always)]
+    pub fn mapped(size_bytes: u64, bytes: u64) -> Self {
+        Self {
+            mapped_bytes: bytes,
+            ..Self::covered(size_bytes, bytes)
+        }
+    }
+
+    /// Of mappings removed.
+    #[inline(always)]
+    pub fn unmapped(size_bytes: u64, bytes: u64) -> Self {
+        Self {
+            unmapped_bytes: bytes,
+            ..Self::covered(size_bytes, bytes)
+        }
+    }
+}
+
+/// A new entry. Static, because it is too large for the stack.
+static NOTHING: Process = Process {
+    sums: Sums {
+        ops: [OpSums {
+            count: 0,
+            errors: 0,
+            bytes: 0,
+            vmas_delta: 0,
+            total_delta_bytes: 0,
+            held_count: 0,
+            held_ns: 0,
+        }; Op::ALL.len()],
+        backings: [BackingSums { maps: 0, bytes: 0 }; Backing::ALL.len()],
+        mapped_bytes: 0,
+        unmapped_bytes: 0,
+        vmas_made: 0,
+        vmas_removed: 0,
+    },
+    comm: [0; 16],
+    uid: 0,
+    ended: 0,
+};
+
+/// The process's entry, made if this is its first record; where there is no
+/// room, the one of all others.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy would not fit the stack"
+)]
+fn entry(row: &mut Ledger, key: &ProcessKey) -> Option<*mut Process> {
+    if let Some(process) = PROCESSES.get_ptr_mut(key) {
+        return Some(process);
+    }
+    // Another thread may be first, so only the look after it counts.
+    let _ = PROCESSES.insert(key, &NOTHING, u64::from(BPF_NOEXIST));
+    if let Some(process) = PROCESSES.get_ptr_mut(key) {
+        return Some(process);
+    }
+    row.processes_full += 1;
+    PROCESSES.get_ptr_mut(ProcessKey::OTHER)
+}
+
+/// Adds to one number.
+///
+/// # Safety
+///
+/// `number` points to an aligned number in a live map value, to which all
+/// others add in this way too.
+#[inline(always)]
+unsafe fn grow(number: *mut u64, by: u64) {
+    // The language has no atomic addition for this target, which cannot
+    // compare and swap before 5.12; the instruction itself is as old as BPF.
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({number} + 0) += {by}",
+            number = in(reg) number,
+            by = in(reg) by,
+            options(nostack),
+        );
+    }
+}
+
+/// Adds to one number that may shrink.
+///
+/// # Safety
+///
+/// As for [`grow`].
+#[inline(always)]
+unsafe fn shift(number: *mut i64, by: i64) {
+    // SAFETY: the caller's promise; two's complement addition knows no sign.
+    unsafe { grow(number.cast(), by as u64) };
+}
+
+/// Adds a record to its process's sums.
+#[inline(always)]
+pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Extent) {
+    let key = ProcessKey::new(head.tgid, head.start_boot_ns);
+    let Some(process) = entry(row, &key) else {
+        return;
+    };
+    let Some(op) = Op::from_wire(kind as u8) else {
+        return;
+    };
+    // SAFETY: only addresses are taken, of fields of a live map value.
+    let (sums, op) = unsafe {
+        let sums = &raw mut (*process).sums;
+        (sums, &raw mut (*sums).ops[op as usize])
+    };
+    let space = &head.space;
+    // SAFETY: as above.
+    unsafe {
+        grow(&raw mut (*op).count, 1);
+        if head.errno != 0 {
+            grow(&raw mut (*op).errors, 1);
+        }
+        grow(&raw mut (*op).bytes, extent.bytes);
+        if head.known & KNOWN_HELD != 0 {
+            grow(&raw mut (*op).held_count, 1);
+            grow(&raw mut (*op).held_ns, space.held_ns);
+        }
+        if head.known & KNOWN_DELTA != 0 {
+            shift(&raw mut (*op).vmas_delta, i64::from(space.vmas_delta));
+            shift(
+                &raw mut (*op).total_delta_bytes,
+                space.pages_delta << PAGE_SHIFT,
+            );
+            let removed = (space.vmas_removed != UNKNOWN_VMAS).then_some(space.vmas_removed);
+            let (made, removed) = made_and_removed(space.vmas_delta, removed);
+            grow(&raw mut (*sums).vmas_made, made);
+            grow(&raw mut (*sums).vmas_removed, removed);
+        }
+        grow(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
+        grow(&raw mut (*sums).unmapped_bytes, extent.unmapped_bytes);
+        if let Some(backing) = extent.backing {
+            let backing = &raw mut (*sums).backings[backing as usize];
+            grow(&raw mut (*backing).maps, 1);
+            grow(&raw mut (*backing).bytes, extent.bytes);
+        }
+    }
+    identify(process, task, head, kind);
+}
+
+/// Notes who the process is; a thread may have a name of its own, the first
+/// thread's is the process's.
+#[inline(always)]
+fn identify(process: *mut Process, task: &Task, head: &Head, kind: Kind) {
+    // SAFETY: fields of a live map value. Two threads may write at the same
+    // time: then the name is one or the other, or for a moment a mixture.
+    unsafe {
+        if task.tid == head.tgid || (*process).comm[0] == 0 {
+            task::comm(&raw mut (*process).comm);
+        }
+        (*process).uid = task::uid();
+        if kind as u8 == Kind::Exit as u8 && head.cause != Cause::Exec as u8 {
+            (*process).ended = 1;
+        }
+    }
+}

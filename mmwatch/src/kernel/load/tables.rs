@@ -1,0 +1,105 @@
+//! What the kernel programs keep for the agent to look at: sums per process,
+//! address spaces, and the list of processes.
+
+use std::{io::Read as _, mem::size_of};
+
+use aya::{
+    Btf, Ebpf,
+    maps::{HashMap, MapData, MapError},
+    programs::{Iter, ProgramError},
+};
+use mmwatch_common::{
+    names,
+    space::{Listed, State},
+    sums::{Process, ProcessKey},
+};
+
+use super::{Failure, chain, map_failure, take};
+use crate::{error::Error, event::SpaceId};
+
+/// The tables of a loaded object.
+pub(super) struct Tables {
+    processes: HashMap<MapData, ProcessKey, Process>,
+    spaces: HashMap<MapData, u64, State>,
+}
+
+impl Tables {
+    /// Takes the tables, and makes the entry of processes that find no room.
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Failure> {
+        let mut processes: HashMap<_, ProcessKey, Process> =
+            take(ebpf, names::PROCESSES, HashMap::try_from)?;
+        processes
+            .insert(ProcessKey::OTHER, Process::default(), 0)
+            .map_err(|error| map_failure(&error))?;
+        Ok(Self {
+            processes,
+            spaces: take(ebpf, names::SPACES, HashMap::try_from)?,
+        })
+    }
+
+    /// All sums. Other processes come and go meanwhile; what is there all the
+    /// time is returned once.
+    pub(super) fn sums(&self) -> Result<Vec<(ProcessKey, Process)>, Error> {
+        let mut all = Vec::new();
+        for key in self.processes.keys() {
+            let key = key.map_err(|error| unreadable(&error))?;
+            match self.processes.get(&key, 0) {
+                Ok(process) => all.push((key, process)),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(unreadable(&error)),
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn forget(&mut self, key: ProcessKey) {
+        // Gone already is as good.
+        let _ = self.processes.remove(&key);
+    }
+
+    pub(super) fn last_section(&self, space: SpaceId) -> Option<u64> {
+        let state = self.spaces.get(&space.mm, 0).ok()?;
+        (state.born_ns == space.born_boot_ns).then_some(state.sections)
+    }
+}
+
+fn unreadable(error: &MapError) -> Error {
+    Error::Kernel(format!("reading the kernel's sums: {}", chain(error)))
+}
+
+/// Loads the program that lists processes.
+pub(super) fn load_list(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
+    list_program(ebpf)?.load("task", btf)
+}
+
+fn list_program(ebpf: &mut Ebpf) -> Result<&mut Iter, ProgramError> {
+    ebpf.program_mut(names::LIST)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()
+}
+
+/// Runs the program that lists processes.
+pub(super) fn list(ebpf: &mut Ebpf) -> Result<Vec<Listed>, Error> {
+    let failed = |error: &dyn std::error::Error| {
+        Error::Kernel(format!("listing processes: {}", chain(error)))
+    };
+    let program = list_program(ebpf).map_err(|error| failed(&error))?;
+    let link = program.attach().map_err(|error| failed(&error))?;
+    let link = program.take_link(link).map_err(|error| failed(&error))?;
+    let mut file = link.into_file().map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(Error::io("listing processes"))?;
+    let (rows, rest) = bytes.as_chunks::<{ size_of::<Listed>() }>();
+    if !rest.is_empty() {
+        return Err(Error::Kernel(format!(
+            "the kernel's list of processes ends in {} bytes that are no row",
+            rest.len()
+        )));
+    }
+    let row = |row: &[u8; size_of::<Listed>()]| {
+        // SAFETY: the length is the type's, which is made of integers alone.
+        unsafe { row.as_ptr().cast::<Listed>().read_unaligned() }
+    };
+    Ok(rows.iter().map(row).collect())
+}
