@@ -39,7 +39,6 @@ pod!(
     counter::Ledger,
     probe::Answer,
     space::Listed,
-    space::State,
     sums::Process,
     sums::ProcessKey,
 );

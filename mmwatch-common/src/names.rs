@@ -6,9 +6,6 @@ pub const EVENTS: &str = "EVENTS";
 pub const LEDGER: &str = "LEDGER";
 /// Hash of [`Process`](crate::sums::Process) by [`ProcessKey`](crate::sums::ProcessKey).
 pub const PROCESSES: &str = "PROCESSES";
-/// Hash of address spaces of type [`State`](crate::space::State) by the
-/// address of their `mm_struct`.
-pub const SPACES: &str = "SPACES";
 /// Hash of process ids let through, with [`FILTER_TGIDS`](crate::config::FILTER_TGIDS).
 pub const TGIDS: &str = "TGIDS";
 

@@ -166,6 +166,7 @@ pub fn open(tid: u32, mm: u64) -> Option<&'static mut Section> {
 }
 
 /// Forgets a thread.
+#[inline(always)]
 pub fn remove(tid: u32) {
     // Absent is fine: it never took a lock.
     let _ = SECTIONS.remove(tid);

@@ -155,13 +155,12 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
     let Some(process) = entry(row, &key) else {
         return;
     };
-    let Some(op) = Op::from_wire(kind as u8) else {
-        return;
-    };
-    // SAFETY: only addresses are taken, of fields of a live map value.
+    // SAFETY: only addresses are taken, of fields of a live map value; kinds of
+    // records with a base are the operations.
     let (sums, op) = unsafe {
         let sums = &raw mut (*process).sums;
-        (sums, &raw mut (*sums).ops[op as usize])
+        let ops: *mut OpSums = (&raw mut (*sums).ops).cast();
+        (sums, ops.add(kind as usize))
     };
     let space = &head.space;
     // SAFETY: as above.
@@ -189,7 +188,8 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
         grow(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
         grow(&raw mut (*sums).unmapped_bytes, extent.unmapped_bytes);
         if let Some(backing) = extent.backing {
-            let backing = &raw mut (*sums).backings[backing as usize];
+            let backings: *mut BackingSums = (&raw mut (*sums).backings).cast();
+            let backing = backings.add(backing as usize);
             grow(&raw mut (*backing).maps, 1);
             grow(&raw mut (*backing).bytes, extent.bytes);
         }

@@ -1,34 +1,37 @@
-//! Per-process sums: what each process did to its address space, in the last
-//! interval and since the start.
+//! What each process did to its address space, in the last interval and since
+//! the start, and how close it is to its limit.
 //!
-//! Nothing here reads a clock or a file: events and times come in, a [`Report`]
-//! goes out.
+//! Nothing here reads a clock or a file: what the kernel keeps and the time
+//! come in, a [`Report`] goes out.
 
 mod sums;
+mod trend;
 
 use std::{cmp::Reverse, mem};
 
-use rustc_hash::FxHashMap;
+use mmwatch_common::space::Listed;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use mmwatch_common::sums::ProcessKey;
+use self::trend::Trend;
+pub use self::{
+    sums::{BackingSums, OpSums, ProcessKey, ProcessSums, Sums, add_event},
+    trend::Slope,
+};
+use crate::event::Comm;
 
-use self::sums::add_event;
-pub use self::sums::{BackingSums, OpSums, Sums};
-use crate::event::{Comm, Event};
+/// Processes that ended and were not reported yet, at most. A process that
+/// finds no room adds to [`Report::other`].
+const MAX_ENDED: usize = 8192;
 
-/// Processes with sums of their own at most; about 1.2 KiB each.
-///
-/// A process that finds no room adds to [`Report::other`] until a tick made
-/// room by moving processes that did nothing in the interval there.
-pub const MAX_PROCESSES: usize = 8192;
-
-/// The sums of all processes.
+/// All processes.
 #[derive(Debug)]
 pub struct Churn {
-    capacity: usize,
+    page_bytes: u64,
     processes: FxHashMap<ProcessKey, Process>,
-    /// Processes without sums of their own.
-    other: Process,
+    /// Processes that found no room in the kernel's table.
+    roomless: Counted,
+    /// Totals of processes that are no longer in `processes`.
+    retired: Sums,
     started_boot_ns: u64,
     ticked_boot_ns: u64,
 }
@@ -37,41 +40,67 @@ pub struct Churn {
 struct Process {
     comm: Comm,
     uid: u32,
-    vmas: Option<u32>,
-    total_bytes: Option<u64>,
+    /// The last that was seen of its address space.
+    space: Option<Seen>,
+    trend: Trend,
     alive: bool,
-    interval: Sums,
+    /// It ended, and its sums were looked at since: they are final.
+    settled: bool,
+    /// Boxed, because most processes do nothing.
+    counted: Option<Box<Counted>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    vmas: u32,
+    vmas_peak: u32,
+    total_bytes: u64,
+}
+
+/// Sums as the kernel last told, and what of them is new in this interval.
+#[derive(Clone, Debug, Default)]
+struct Counted {
     total: Sums,
+    interval: Sums,
+}
+
+impl Counted {
+    /// Takes what the kernel says now. Returns whether it is more than before.
+    fn update(&mut self, now: &Sums) -> bool {
+        let new = now.since(&self.total);
+        self.interval += &new;
+        self.total = *now;
+        new != Sums::default()
+    }
+
+    fn end_interval(&mut self) -> Row {
+        Row {
+            interval: mem::take(&mut self.interval),
+            total: self.total,
+        }
+    }
 }
 
 impl Process {
-    fn nameless() -> Self {
+    fn new(comm: Comm, uid: u32) -> Self {
         Self {
-            comm: Comm::new([0; 16]),
-            uid: 0,
-            vmas: None,
-            total_bytes: None,
+            comm,
+            uid,
+            space: None,
+            trend: Trend::default(),
             alive: true,
-            interval: Sums::default(),
-            total: Sums::default(),
+            settled: false,
+            counted: None,
         }
     }
 
-    fn apply(&mut self, event: &Event) {
-        add_event(&mut self.interval, event);
-        // A thread may have a name of its own; the first thread's is the process's.
-        if event.actor.tid == event.actor.tgid || self.comm.as_bytes().is_empty() {
-            self.comm = event.actor.comm;
-        }
-        self.uid = event.actor.uid;
-        if event.ends_process() {
-            self.alive = false;
-            self.vmas = Some(0);
-            self.total_bytes = Some(0);
-        } else if !event.is_replaced_space() {
-            self.vmas = event.space.vmas.or(self.vmas);
-            self.total_bytes = event.space.total_bytes.or(self.total_bytes);
-        }
+    fn done(&self) -> u64 {
+        let counted = self.counted.as_ref();
+        counted.map_or(0, |counted| counted.interval.all_ops().count)
+    }
+
+    fn vmas(&self) -> Option<u32> {
+        self.space.filter(|_| self.alive).map(|space| space.vmas)
     }
 }
 
@@ -86,10 +115,9 @@ pub struct Report {
     pub elapsed_ns: u64,
     /// `vm.max_map_count`.
     pub max_map_count: u32,
-    /// The processes, in no order.
+    /// Those that did most in the interval first, then by VMAs.
     pub processes: Vec<ProcessReport>,
-    /// Those that found no room, or were idle when room was needed, or are
-    /// dead and were shown.
+    /// All others, the sums of the dead that were shown among them.
     pub other: Row,
     /// The sum of `processes` and `other`.
     pub all: Row,
@@ -106,12 +134,25 @@ pub struct ProcessReport {
     pub uid: u32,
     /// Whether it had an address space at the end of the interval.
     pub alive: bool,
-    /// VMAs now; `None` until the kernel told.
+    /// VMAs now; `None` until the kernel told, and once it ended.
     pub vmas: Option<u32>,
-    /// Bytes of all its mappings now; `None` until the kernel told.
+    /// Most VMAs that it was seen to have.
+    pub vmas_peak: Option<u32>,
+    /// How its VMAs change.
+    pub slope: Option<Slope>,
+    /// Bytes of all its mappings now; `None` as for `vmas`.
     pub total_bytes: Option<u64>,
     /// Its sums.
     pub row: Row,
+}
+
+impl ProcessReport {
+    /// Time until the process has `limit` VMAs if it goes on like this, ns;
+    /// `None` when it does not grow.
+    pub fn time_to_limit_ns(&self, limit: u32) -> Option<u64> {
+        let left = limit.saturating_sub(self.vmas?);
+        self.slope?.time_for_ns(left)
+    }
 }
 
 /// Sums of the interval and since the start.
@@ -131,81 +172,161 @@ impl Row {
     }
 }
 
-impl Report {
-    /// Puts the processes that did most in the interval first, and adds those
-    /// beyond `rows` to `other`.
-    pub fn rank(&mut self, rows: usize) {
-        self.processes.sort_by_cached_key(|process| {
-            let done = process.row.interval.all_ops().count;
-            (Reverse(done), Reverse(process.vmas), process.key)
-        });
-        for process in self.processes.drain(rows.min(self.processes.len())..) {
-            self.other.add(&process.row);
-        }
-    }
-}
-
 impl Churn {
     /// Nothing yet; `now_boot_ns` starts the first interval.
-    pub fn new(now_boot_ns: u64) -> Self {
-        Self::with_capacity(now_boot_ns, MAX_PROCESSES)
-    }
-
-    fn with_capacity(now_boot_ns: u64, capacity: usize) -> Self {
+    pub fn new(now_boot_ns: u64, page_bytes: u64) -> Self {
         Self {
-            capacity,
+            page_bytes,
             processes: FxHashMap::default(),
-            other: Process::nameless(),
+            roomless: Counted::default(),
+            retired: Sums::default(),
             started_boot_ns: now_boot_ns,
             ticked_boot_ns: now_boot_ns,
         }
     }
 
-    /// Adds an event to its process's sums.
-    pub fn apply(&mut self, event: &Event) {
-        let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
-        if let Some(process) = self.processes.get_mut(&key) {
-            process.apply(event);
-        } else if self.processes.len() < self.capacity {
-            self.processes
-                .entry(key)
-                .or_insert_with(Process::nameless)
-                .apply(event);
-        } else {
-            add_event(&mut self.other.interval, event);
+    /// Takes what the kernel keeps: its sums, then, read after them, its list
+    /// of processes. Returns the processes whose sums are final and may be
+    /// forgotten there.
+    pub fn update(
+        &mut self,
+        now_boot_ns: u64,
+        sums: &[(ProcessKey, ProcessSums)],
+        listed: &[Listed],
+    ) -> Vec<ProcessKey> {
+        let alive: FxHashSet<_> = listed
+            .iter()
+            .map(|row| ProcessKey::new(row.tgid, row.start_boot_ns))
+            .collect();
+        let mut grown = FxHashSet::default();
+        for (key, now) in sums {
+            if *key == ProcessKey::OTHER {
+                self.roomless.update(&now.sums);
+                continue;
+            }
+            let process = self
+                .processes
+                .entry(*key)
+                .or_insert_with(|| Process::new(Comm::new(now.comm), now.uid));
+            process.comm = Comm::new(now.comm);
+            process.uid = now.uid;
+            if process.counted.get_or_insert_default().update(&now.sums) {
+                grown.insert(*key);
+            }
         }
+        for row in listed {
+            let key = ProcessKey::new(row.tgid, row.start_boot_ns);
+            let comm = Comm::new(row.comm);
+            let process = self
+                .processes
+                .entry(key)
+                .or_insert_with(|| Process::new(comm, row.uid));
+            process.comm = comm;
+            process.uid = row.uid;
+            process.trend.note(now_boot_ns, row.vmas);
+            let peak = process.space.map_or(0, |space| space.vmas_peak);
+            process.space = Some(Seen {
+                vmas: row.vmas,
+                vmas_peak: row.vmas_peak.max(row.vmas).max(peak),
+                total_bytes: row.pages.saturating_mul(self.page_bytes),
+            });
+        }
+
+        // A process may end between the two readings: its sums are final only
+        // when it was gone before they were read.
+        let mut final_sums = Vec::new();
+        for (key, process) in &mut self.processes {
+            let gone = !alive.contains(key);
+            if gone && !process.alive && !process.settled && !grown.contains(key) {
+                process.settled = true;
+                if process.counted.is_some() {
+                    final_sums.push(*key);
+                }
+            }
+            process.alive = !gone;
+        }
+        self.make_room();
+        final_sums
     }
 
-    /// Ends the interval. The dead are in the report for the last time; their
-    /// sums go on in [`Report::other`].
-    pub fn tick(&mut self, now_boot_ns: u64, max_map_count: u32) -> Report {
-        let mut all = Row::default();
-        let full = self.processes.len() >= self.capacity;
-        let mut processes = Vec::with_capacity(self.processes.len());
-        let mut retired = Sums::default();
-        self.processes.retain(|&key, process| {
-            let row = end_interval(process);
-            all.add(&row);
-            let idle = row.interval == Sums::default();
-            let stays = process.alive && !(full && idle);
-            if !stays {
-                retired += &process.total;
+    /// Keeps the number of processes that ended within bounds.
+    fn make_room(&mut self) {
+        let ended = |process: &Process| !process.alive && process.settled;
+        let count = self.processes.values().filter(|p| ended(p)).count();
+        if count <= MAX_ENDED {
+            return;
+        }
+        let Self {
+            processes,
+            roomless,
+            retired,
+            ..
+        } = self;
+        processes.retain(|_, process| {
+            if let Some(counted) = process.counted.as_ref().filter(|_| ended(process)) {
+                roomless.interval += &counted.interval;
+                *retired += &counted.total;
             }
+            !ended(process)
+        });
+    }
+
+    /// Ends the interval and reports the `rows` processes that did most, or
+    /// have most VMAs. The dead are in a report for the last time once their
+    /// sums are final; from then on they are part of [`Report::other`].
+    pub fn tick(&mut self, now_boot_ns: u64, max_map_count: u32, rows: usize) -> Report {
+        let mut order: Vec<_> = self
+            .processes
+            .iter()
+            .map(|(key, process)| (Reverse((process.done(), process.vmas())), *key))
+            .collect();
+        if let Some(last) = rows.checked_sub(1).filter(|last| *last < order.len()) {
+            order.select_nth_unstable(last);
+        }
+        let shown = rows.min(order.len());
+        order[..shown].sort_unstable();
+
+        let mut other = self.roomless.end_interval();
+        other.total += &self.retired;
+        let mut all = other.clone();
+        let mut processes = Vec::with_capacity(shown);
+        for (place, (_, key)) in order.iter().enumerate() {
+            let Some(process) = self.processes.get_mut(key) else {
+                continue;
+            };
+            let counted = process.counted.as_mut();
+            if place >= shown {
+                if let Some(row) = counted.map(|counted| counted.end_interval()) {
+                    other.add(&row);
+                    all.add(&row);
+                }
+                continue;
+            }
+            let row = counted.map_or_else(Row::default, |counted| counted.end_interval());
+            all.add(&row);
             processes.push(ProcessReport {
-                key,
+                key: *key,
                 comm: process.comm,
                 uid: process.uid,
                 alive: process.alive,
-                vmas: process.vmas,
-                total_bytes: process.total_bytes,
+                vmas: process.vmas(),
+                vmas_peak: process.space.map(|space| space.vmas_peak),
+                slope: process.trend.slope().filter(|_| process.alive),
+                total_bytes: process
+                    .space
+                    .filter(|_| process.alive)
+                    .map(|space| space.total_bytes),
                 row,
             });
-            stays
+        }
+        let retired = &mut self.retired;
+        self.processes.retain(|_, process| {
+            let over = !process.alive && process.settled;
+            if let Some(counted) = process.counted.as_ref().filter(|_| over) {
+                *retired += &counted.total;
+            }
+            !over
         });
-        let other = end_interval(&mut self.other);
-        all.add(&other);
-        // From the next report on.
-        self.other.total += &retired;
         Report {
             boot_ns: now_boot_ns,
             interval_ns: now_boot_ns
@@ -216,15 +337,6 @@ impl Churn {
             other,
             all,
         }
-    }
-}
-
-fn end_interval(process: &mut Process) -> Row {
-    let interval = mem::replace(&mut process.interval, Sums::default());
-    process.total += &interval;
-    Row {
-        interval,
-        total: process.total,
     }
 }
 

@@ -377,6 +377,11 @@ impl Comm {
         Self(bytes)
     }
 
+    /// The kernel's form.
+    pub const fn bytes(&self) -> [u8; COMM_LEN] {
+        self.0
+    }
+
     /// The bytes of the name, which may be any but NUL.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.split(|&byte| byte == 0).next().unwrap_or_default()

@@ -99,7 +99,8 @@ impl Ledger {
     /// runs are not among them: what they would have found is not known.
     pub fn lost(&self) -> u64 {
         let dropped: u64 = self.sinks.iter().map(|sink| sink.dropped).sum();
-        self.kernel_sum().ring_full + self.received.undecodable + dropped
+        let sum = self.kernel_sum();
+        sum.ring_full + sum.simulated + self.received.undecodable + dropped
     }
 
     /// Whether every sum holds; `None` before the ledger is closed.
@@ -122,11 +123,16 @@ impl Ledger {
                      ..
                  }| Equation {
                     name: format!(
-                        "{} ({program}): fired = filtered + submitted + ring full",
+                        "{} ({program}): fired = filtered + summed + submitted + ring full + \
+                         simulated",
                         hook.name()
                     ),
                     total: ledger.fired,
-                    parts: ledger.filtered + ledger.submitted + ledger.ring_full,
+                    parts: ledger.filtered
+                        + ledger.summed
+                        + ledger.submitted
+                        + ledger.ring_full
+                        + ledger.simulated,
                 },
             )
             .collect();
@@ -150,13 +156,16 @@ impl Ledger {
         LedgerJson {
             fired: sum.fired,
             filtered: sum.filtered,
+            summed: sum.summed,
             submitted: sum.submitted,
             ring_full: sum.ring_full,
+            simulated: sum.simulated,
             missed: self.missed(),
             paths_submitted: sum.paths_submitted,
             paths_ring_full: sum.paths_ring_full,
             scratch_full: sum.scratch_full,
             spaces_full: sum.spaces_full,
+            processes_full: sum.processes_full,
             unfinished: sum.unfinished,
             received: self.received.events,
             paths_received: self.received.paths,
@@ -180,8 +189,10 @@ impl Ledger {
                         program,
                         fired: ledger.fired,
                         filtered: ledger.filtered,
+                        summed: ledger.summed,
                         submitted: ledger.submitted,
                         ring_full: ledger.ring_full,
+                        simulated: ledger.simulated,
                         missed: *missed,
                     },
                 )
@@ -196,9 +207,13 @@ impl fmt::Display for Ledger {
         let sum = self.kernel_sum();
         write!(
             f,
-            "ledger: {} fired = {} filtered + {} submitted + {} ring full; ",
-            sum.fired, sum.filtered, sum.submitted, sum.ring_full
+            "ledger: {} fired = {} filtered + {} summed + {} submitted + {} ring full",
+            sum.fired, sum.filtered, sum.summed, sum.submitted, sum.ring_full
         )?;
+        if sum.simulated > 0 {
+            write!(f, " + {} lost on purpose", sum.simulated)?;
+        }
+        f.write_str("; ")?;
         match self.missed() {
             Some(missed) => writeln!(f, "{missed} missed")?,
             None => writeln!(f, "missed: not known on this kernel")?,
@@ -221,9 +236,16 @@ impl fmt::Display for Ledger {
         if sum.scratch_full + sum.spaces_full + sum.unfinished + sum.paths_ring_full > 0 {
             writeln!(
                 f,
-                "        incomplete: {} without details, {} without sums, {} sections without \
+                "        incomplete: {} without details, {} without counts, {} sections without \
                  their call's return, {} paths to be sent again",
                 sum.scratch_full, sum.spaces_full, sum.unfinished, sum.paths_ring_full
+            )?;
+        }
+        if sum.processes_full > 0 {
+            writeln!(
+                f,
+                "        {} of processes without room are summed in `other`",
+                sum.processes_full
             )?;
         }
         if !self.closed {
@@ -246,14 +268,17 @@ impl fmt::Display for Ledger {
 pub struct LedgerJson<'a> {
     pub fired: u64,
     pub filtered: u64,
+    pub summed: u64,
     pub submitted: u64,
     pub ring_full: u64,
+    pub simulated: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
     pub paths_submitted: u64,
     pub paths_ring_full: u64,
     pub scratch_full: u64,
     pub spaces_full: u64,
+    pub processes_full: u64,
     pub unfinished: u64,
     pub received: u64,
     pub paths_received: u64,
@@ -274,8 +299,10 @@ pub struct HookJson<'a> {
     pub program: &'a str,
     pub fired: u64,
     pub filtered: u64,
+    pub summed: u64,
     pub submitted: u64,
     pub ring_full: u64,
+    pub simulated: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
 }
@@ -346,7 +373,7 @@ mod tests {
         changed.kernel.hooks[1].ledger.fired += 1;
         assert_eq!(
             broken(&changed),
-            ["exit (program): fired = filtered + submitted + ring full"]
+            ["exit (program): fired = filtered + summed + submitted + ring full + simulated"]
         );
 
         let mut changed = ledger();
@@ -391,7 +418,7 @@ mod tests {
     fn text_names_every_stage() {
         assert_eq!(
             ledger().to_string(),
-            "ledger: 103 fired = 50 filtered + 43 submitted + 10 ring full; 2 missed\n        \
+            "ledger: 103 fired = 50 filtered + 0 summed + 43 submitted + 10 ring full; 2 missed\n        \
              42 received, 1 undecodable, 0 unread; text: 40 delivered, 2 dropped\n"
         );
     }

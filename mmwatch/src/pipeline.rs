@@ -17,7 +17,7 @@ use crate::{
     decode::Decoder,
     error::{Error, Result},
     launch::{Held, Running},
-    ledger::{Ledger, Received, SinkCounters},
+    ledger::{Ledger, Received},
     process::{Proc, page_bytes},
     sink::Sink,
     source::Source,
@@ -39,6 +39,10 @@ pub struct Job {
     /// Where `vm.max_map_count` is read.
     pub proc: Proc,
 }
+
+/// Time between two looks at what the kernel keeps, at most: processes that
+/// ended make room there only when they were looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How to sum.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +76,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         received: Received::default(),
         sink: job.sink,
         sums: match job.sums {
-            Some(sums) => Some((Churn::new(boot_ns()?), sums.rows)),
+            Some(sums) => Some((Churn::new(boot_ns()?, page_bytes()), sums.rows)),
             None => None,
         },
         proc: job.proc,
@@ -145,11 +149,8 @@ impl<S: Source> Watch<S> {
         mut command: Option<&mut Running>,
         signals: &mut Signals,
     ) -> Result<End> {
-        let mut ticks = interval.map(|interval| {
-            let mut ticks = interval_at(Instant::now() + interval, interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            ticks
-        });
+        let mut ticks = interval.map(every);
+        let mut looks = self.sums.is_some().then(|| every(LOOK));
         // Whether records were left when a batch was full.
         let mut more = false;
         loop {
@@ -166,7 +167,12 @@ impl<S: Source> Watch<S> {
                 _ = when(ticks.as_mut(), Interval::tick) => {
                     more = self.read()?;
                     self.report(false)?;
+                    if let Some(looks) = &mut looks {
+                        // That was one.
+                        looks.reset();
+                    }
                 }
+                _ = when(looks.as_mut(), Interval::tick) => self.look()?,
                 ready = self.source.ready(), if !more => {
                     ready.map_err(Error::io("waiting for records"))?;
                     more = self.read()?;
@@ -199,25 +205,32 @@ impl<S: Source> Watch<S> {
                 }
             };
             self.received.events += 1;
-            let result = match &mut self.sums {
-                Some((churn, _)) => {
-                    churn.apply(&event);
-                    continue;
-                }
-                None => self.sink.event(self.received.events, &event),
-            };
+            let result = self.sink.event(self.received.events, &event);
             self.written(result)?;
         }
         self.flush()?;
         Ok(true)
     }
 
+    /// Looks at what the kernel keeps.
+    fn look(&mut self) -> Result<()> {
+        if let Some((churn, _)) = &mut self.sums {
+            // The sums before the list: see `Churn::update`.
+            let sums = self.source.sums()?;
+            let listed = self.source.processes()?;
+            for key in churn.update(boot_ns()?, &sums, &listed) {
+                self.source.forget(key);
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the interval. `closed` as in [`Ledger::closed`].
     fn report(&mut self, closed: bool) -> Result<()> {
+        self.look()?;
         let ledger = self.ledger(closed)?;
         if let Some((churn, rows)) = &mut self.sums {
-            let mut report = churn.tick(boot_ns()?, self.proc.max_map_count());
-            report.rank(*rows);
+            let report = churn.tick(boot_ns()?, self.proc.max_map_count(), *rows);
             let result = self.sink.report(&report, &ledger);
             self.written(result)?;
             self.flush()?;
@@ -235,19 +248,10 @@ impl<S: Source> Watch<S> {
     }
 
     fn ledger(&mut self, closed: bool) -> Result<Ledger> {
-        let sink = match &self.sums {
-            // Sums take every event and cannot stall.
-            Some(_) => SinkCounters {
-                sink: "sums",
-                delivered: self.received.events,
-                dropped: 0,
-            },
-            None => self.sink.counters(),
-        };
         Ok(Ledger {
             kernel: self.source.counters()?,
             received: self.received,
-            sinks: vec![sink],
+            sinks: vec![self.sink.counters()],
             closed,
         })
     }
@@ -267,6 +271,13 @@ impl<S: Source> Watch<S> {
             result => result.map_err(Error::io("writing the output")),
         }
     }
+}
+
+/// Ticks, the first after one period.
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// A future of something that may not be there: then it never ends.

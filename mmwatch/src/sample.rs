@@ -2,10 +2,13 @@
 
 use std::num::NonZeroU64;
 
-use mmwatch_common::counter::{self, Hook};
+use mmwatch_common::{
+    counter::{self, Hook},
+    space::Listed,
+};
 
 use crate::{
-    churn::{Churn, Report},
+    churn::{Churn, ProcessKey, ProcessSums, Report, add_event},
     event::{
         Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
         Protect, Range, Remap, Space, SpaceId, Unmap, What,
@@ -225,21 +228,59 @@ pub(crate) fn by(tgid: u32, name: &str, event: Event) -> Event {
     }
 }
 
+/// What the kernel would keep of some events.
+pub(crate) fn kernel_sums(events: &[Event]) -> Vec<(ProcessKey, ProcessSums)> {
+    let mut sums: Vec<(ProcessKey, ProcessSums)> = Vec::new();
+    for event in events {
+        let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
+        let place = match sums.iter().position(|(known, _)| *known == key) {
+            Some(place) => place,
+            None => {
+                sums.push((key, ProcessSums::default()));
+                sums.len() - 1
+            }
+        };
+        let process = &mut sums[place].1;
+        add_event(&mut process.sums, event);
+        process.comm = event.actor.comm.bytes();
+        process.uid = event.actor.uid;
+    }
+    sums
+}
+
+/// A row of the kernel's list.
+pub(crate) fn listed(tgid: u32, name: &str, vmas: u32) -> Listed {
+    Listed {
+        tgid,
+        uid: 1000,
+        start_boot_ns: 1_000,
+        mm: 0xffff_8880_0000_0000 + u64::from(tgid) * 0x1000,
+        born_ns: 1_500,
+        sections: 3,
+        pages: 100,
+        vmas,
+        vmas_peak: vmas + 5,
+        owner_tgid: tgid,
+        pad: 0,
+        comm: comm(name).bytes(),
+    }
+}
+
 /// Two seconds with some of everything.
 pub(crate) fn report() -> Report {
-    let mut churn = Churn::new(1_000_000_000);
-    for &op in Op::ALL {
-        churn.apply(&event(op));
-    }
-    churn.apply(&failed_map());
+    let mut churn = Churn::new(1_000_000_000, 4096);
+    let first = [listed(100, "sample", 20), listed(200, "busy\u{7}", 20)];
+    churn.update(1_000_000_000, &[], &first);
+    let mut events: Vec<_> = Op::ALL.iter().map(|&op| event(op)).collect();
+    events.push(failed_map());
     for _ in 0..100 {
-        churn.apply(&by(200, "busy\u{7}", event(Op::Map)));
-        churn.apply(&by(200, "busy\u{7}", event(Op::Unmap)));
+        events.push(by(200, "busy\u{7}", event(Op::Map)));
+        events.push(by(200, "busy\u{7}", event(Op::Unmap)));
     }
-    churn.apply(&by(300, "quiet", bare(Op::Map)));
-    let mut report = churn.tick(3_000_000_000, 65_530);
-    report.rank(2);
-    report
+    events.push(by(300, "quiet", bare(Op::Map)));
+    let listed = [listed(200, "busy\u{7}", 120), listed(300, "quiet", 12)];
+    churn.update(3_000_000_000, &kernel_sums(&events), &listed);
+    churn.tick(3_000_000_000, 65_530, 2)
 }
 
 /// The ledger to go with it.
@@ -251,22 +292,17 @@ pub(crate) fn ledger() -> Ledger {
                 program: "raw_lock_released".into(),
                 ledger: counter::Ledger {
                     fired: 300,
-                    filtered: 80,
-                    submitted: 212,
-                    ring_full: 8,
+                    filtered: 88,
+                    summed: 212,
                     ..counter::Ledger::default()
                 },
                 missed: Some(1),
             }],
         },
-        received: Received {
-            events: 212,
-            paths: 0,
-            undecodable: 0,
-        },
+        received: Received::default(),
         sinks: vec![SinkCounters {
-            sink: "sums",
-            delivered: 212,
+            sink: "text",
+            delivered: 0,
             dropped: 0,
         }],
         closed: true,

@@ -8,7 +8,7 @@ pub use mmwatch_common::{
     sums::{Process as ProcessSums, ProcessKey},
 };
 
-use crate::{error::Error, event::SpaceId};
+use crate::error::Error;
 
 /// Lends raw records one at a time, oldest first.
 pub trait Source {
@@ -33,8 +33,9 @@ pub trait Source {
     /// Every watched process that has an address space, as the kernel sees it now.
     fn processes(&mut self) -> Result<Vec<Listed>, Error>;
 
-    /// The number of the last section of an address space; `None` when it is no more.
-    fn last_section(&mut self, space: SpaceId) -> Option<u64>;
+    /// Whether records tell every change of an address space and their order.
+    /// If not, they tell only what calls did, as far as that can be told apart.
+    fn tells_order(&self) -> bool;
 
     /// Stops the kernel programs from making more records. What was made can
     /// still be read, and so can the counters.

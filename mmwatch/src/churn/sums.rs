@@ -2,7 +2,7 @@
 //! same records; `verify` holds one against the other.
 
 use mmwatch_common::sums::made_and_removed;
-pub use mmwatch_common::sums::{BackingSums, OpSums, Sums};
+pub use mmwatch_common::sums::{BackingSums, OpSums, Process as ProcessSums, ProcessKey, Sums};
 
 use crate::{
     event::{Event, Map, Unmap, What},

@@ -33,7 +33,6 @@ use super::{
 };
 use crate::{
     error::Error,
-    event::SpaceId,
     source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
@@ -343,8 +342,8 @@ impl Source for Attached {
         tables::list(&mut self.ebpf)
     }
 
-    fn last_section(&mut self, space: SpaceId) -> Option<u64> {
-        self.tables.last_section(space)
+    fn tells_order(&self) -> bool {
+        !self.plan.settle_at_call
     }
 
     fn stop(&mut self) {

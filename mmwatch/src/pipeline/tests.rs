@@ -9,9 +9,11 @@ use super::*;
 use crate::{
     churn::Report,
     decode::tests::{grow, path},
-    event::Event,
+    event::{Event, Op},
     launch,
-    source::{HookCounters, KernelCounters},
+    ledger::SinkCounters,
+    sample,
+    source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums},
 };
 
 /// Records that a test wrote, instead of the kernel.
@@ -23,6 +25,11 @@ struct Memory {
     current: Vec<u8>,
     counters: counter::Ledger,
     fail: bool,
+    /// What the kernel would keep; more of it once the source was stopped.
+    sums: Vec<Event>,
+    late_sums: Vec<Event>,
+    listed: Vec<Listed>,
+    forgotten: Rc<RefCell<Vec<ProcessKey>>>,
     /// Made when the source is stopped.
     at_stop: Option<PathBuf>,
 }
@@ -72,7 +79,25 @@ impl Source for Memory {
         })
     }
 
+    fn sums(&mut self) -> Result<Vec<(ProcessKey, ProcessSums)>> {
+        Ok(sample::kernel_sums(&self.sums))
+    }
+
+    fn forget(&mut self, key: ProcessKey) {
+        self.sums.retain(|event| event.actor.tgid != key.tgid);
+        self.forgotten.borrow_mut().push(key);
+    }
+
+    fn processes(&mut self) -> Result<Vec<Listed>> {
+        Ok(self.listed.clone())
+    }
+
+    fn tells_order(&self) -> bool {
+        true
+    }
+
     fn stop(&mut self) {
+        self.sums.append(&mut self.late_sums);
         self.records.extend(self.late.drain(..));
         if let Some(path) = &self.at_stop {
             fs::write(path, "").unwrap();
@@ -242,16 +267,26 @@ fn sums_come_at_each_interval_and_at_the_end() {
         }),
         ..job(&sink)
     };
-    let source = Memory::new(vec![grow(KNOWN_SPACE)], vec![grow(KNOWN_SPACE)]);
+    let forgotten = Rc::default();
+    let source = Memory {
+        sums: vec![sample::event(Op::Map)],
+        late_sums: vec![sample::by(200, "late", sample::event(Op::Unmap))],
+        listed: vec![sample::listed(200, "late", 20)],
+        forgotten: Rc::clone(&forgotten),
+        ..Memory::default()
+    };
     run(source, job).unwrap();
     let seen = sink.seen.borrow();
-    assert!(seen.seqs.is_empty());
     // Three in their time, and the last.
     assert_eq!(seen.reports.len(), 4);
+    let (first, _) = seen.reports.first().unwrap();
+    assert_eq!(first.all.total.all_ops().count, 1);
     let (report, ledger) = seen.reports.last().unwrap();
     assert_eq!(report.all.total.all_ops().count, 2);
+    assert_eq!(report.processes[0].vmas, Some(20));
     assert_balanced(ledger);
-    assert_eq!(ledger.sinks[0].sink, "sums");
+    // The process that is not listed is over.
+    assert_eq!(*forgotten.borrow(), [ProcessKey::new(100, 1_000)]);
 }
 
 #[test]

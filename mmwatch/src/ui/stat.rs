@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{backings, is_empty};
+use super::{VMAS_HEADER, VMAS_WIDTH, backings, is_empty, vmas};
 use crate::{
     churn::{OpSums, Report, Row},
     event::Op,
@@ -23,8 +23,9 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
     let sums = &report.all.total;
     writeln!(
         out,
-        "\nAddress-space operations of {subject}, {}:\n",
-        Nanos(report.elapsed_ns)
+        "\nAddress-space operations of {subject}, {}, limit {} VMAs per process:\n",
+        Nanos(report.elapsed_ns),
+        report.max_map_count
     )?;
     writeln!(
         out,
@@ -54,8 +55,8 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
 
     writeln!(
         out,
-        "{:>7} {:<15} {:>7} {:>9} {:>9} {:>9} {:>10} {:>10} {:>7}",
-        "PID", "COMM", "VMAS", "OPS", "MAPS", "UNMAPS", "MAPPED", "UNMAPPED", "ERRORS"
+        "{:>7} {:<15} {VMAS_HEADER} {:>9} {:>9} {:>9} {:>7}",
+        "PID", "COMM", "OPS", "MAPPED", "UNMAPPED", "ERRORS"
     )?;
     for process in &report.processes {
         write!(
@@ -64,16 +65,12 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
             process.key.tgid,
             Escaped(process.comm.as_bytes())
         )?;
-        match (process.alive, process.vmas) {
-            (false, _) => write!(out, "{:>7} ", "exited")?,
-            (true, None) => write!(out, "{:>7} ", "-")?,
-            (true, Some(vmas)) => write!(out, "{vmas:>7} ")?,
-        }
+        vmas(out, process, report.max_map_count)?;
         counts(out, &process.row)?;
     }
     for (name, row) in [("other", &report.other), ("all", &report.all)] {
         if !is_empty(row) || name == "all" {
-            write!(out, "{:>7} {:<15} {:>7} ", "", name, "")?;
+            write!(out, "{:>7} {name:<15} {:>VMAS_WIDTH$} ", "", "")?;
             counts(out, row)?;
         }
     }
@@ -111,10 +108,8 @@ fn counts(out: &mut String, row: &Row) -> fmt::Result {
     let all = sums.all_ops();
     writeln!(
         out,
-        "{:>9} {:>9} {:>9} {:>10} {:>10} {:>7}",
+        "{:>9} {:>9} {:>9} {:>7}",
         all.count,
-        sums.op(Op::Map).count,
-        sums.op(Op::Unmap).count,
         Bytes(sums.mapped_bytes),
         Bytes(sums.unmapped_bytes),
         all.errors,

@@ -21,19 +21,19 @@ fn top_is_a_table() {
         lines[1..],
         [
             "",
-            "    PID COMM               VMAS %LIMIT   MAPS/s UNMAPS/s   MAPPED/s UNMAPPED/s  ERRORS",
-            r"    200 busy\x07             20    0.0       50       50     400KiB     200KiB       0",
-            "    100 sample           exited      -        1        1      78KiB     202KiB       1",
-            "        other                                 1        0         0B         0B       0",
-            "        all                                  52       51     478KiB     402KiB       1",
+            "    PID COMM              VMAS   PEAK %LIMIT  VMAS/s  FULL  MAPS/s UNMAP/s  MAPPED/s  UNMAPPED  ERRS",
+            r"    200 busy\x07           120    125    0.1   +50.0   21m      50      50    400KiB    200KiB     0",
+            "    100 sample          exited     25      -       -     -       1       1     78KiB    202KiB     1",
+            "        other                                                    1       0        0B        0B     0",
+            "        all                                                     52      51    478KiB    402KiB     1",
             "",
             "BACKING             MAPS/s   MAPPED/s",
             "private-file            51     404KiB",
             "",
             "in all 2.00s: 212 operations, 1 failed; map 103 unmap 101 protect 1 remap 1 brk 1 grow 1 advise 1",
             "       fork 1 exec 1 exit 1",
-            "ledger: 300 fired = 80 filtered + 212 submitted + 8 ring full; 1 missed",
-            "        212 received, 0 undecodable, 0 unread; sums: 212 delivered, 0 dropped",
+            "ledger: 300 fired = 88 filtered + 212 summed + 0 submitted + 0 ring full; 1 missed",
+            "        0 received, 0 undecodable, 0 unread; text: 0 delivered, 0 dropped",
             "",
         ]
     );
@@ -46,7 +46,7 @@ fn stat_is_a_table() {
         lines(&text),
         [
             "",
-            "Address-space operations of 'make -j2', 2.00s:",
+            "Address-space operations of 'make -j2', 2.00s, limit 65530 VMAs per process:",
             "",
             "OP           COUNT   ERRORS      BYTES VMAS +/-   BYTES +/-       HELD  HELD MEAN",
             "map            103        1     808KiB     +102     +816KiB   255.00µs     2.50µs",
@@ -64,15 +64,24 @@ fn stat_is_a_table() {
             "BACKING                MAPS     MAPPED",
             "private-file            101     808KiB",
             "",
-            "    PID COMM               VMAS       OPS      MAPS    UNMAPS     MAPPED   UNMAPPED  ERRORS",
-            r"    200 busy\x07             20       200       100       100     800KiB     400KiB       0",
-            "    100 sample           exited        11         2         1     156KiB     404KiB       1",
-            "        other                           1         1         0         0B         0B       0",
-            "        all                           212       103       101     956KiB     804KiB       1",
+            "    PID COMM              VMAS   PEAK %LIMIT  VMAS/s  FULL       OPS    MAPPED  UNMAPPED  ERRORS",
+            r"    200 busy\x07           120    125    0.1   +50.0   21m       200    800KiB    400KiB       0",
+            "    100 sample          exited     25      -       -     -        11    156KiB    404KiB       1",
+            "        other                                                      1        0B        0B       0",
+            "        all                                                      212    956KiB    804KiB       1",
             "",
-            "ledger: 300 fired = 80 filtered + 212 submitted + 8 ring full; 1 missed",
-            "        212 received, 0 undecodable, 0 unread; sums: 212 delivered, 0 dropped",
+            "ledger: 300 fired = 88 filtered + 212 summed + 0 submitted + 0 ring full; 1 missed",
+            "        0 received, 0 undecodable, 0 unread; text: 0 delivered, 0 dropped",
         ]
+    );
+}
+
+#[test]
+fn long_times_are_in_large_units() {
+    let left = |s: u64| Left(s * 1_000_000_000).to_string();
+    assert_eq!(
+        [0, 119, 120, 7_200, 172_800, 86_400_000].map(left),
+        ["0s", "119s", "2m", "2h", "2d", ">999d"]
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Percent, backings, bytes_rate, is_empty, rate};
+use super::{VMAS_HEADER, VMAS_WIDTH, backings, bytes_rate, is_empty, rate, vmas};
 use crate::{
     churn::{Report, Row},
     clock::WallClock,
@@ -30,8 +30,8 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
     )?;
     writeln!(
         out,
-        "{:>7} {:<15} {:>7} {:>6} {:>8} {:>8} {:>10} {:>10} {:>7}",
-        "PID", "COMM", "VMAS", "%LIMIT", "MAPS/s", "UNMAPS/s", "MAPPED/s", "UNMAPPED/s", "ERRORS"
+        "{:>7} {:<15} {VMAS_HEADER} {:>7} {:>7} {:>9} {:>9} {:>5}",
+        "PID", "COMM", "MAPS/s", "UNMAP/s", "MAPPED/s", "UNMAPPED", "ERRS"
     )?;
     for process in &report.processes {
         write!(
@@ -40,22 +40,12 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
             process.key.tgid,
             Escaped(process.comm.as_bytes())
         )?;
-        match (process.alive, process.vmas) {
-            (false, _) => write!(out, "{:>7} {:>6} ", "exited", "-")?,
-            (true, None) => write!(out, "{:>7} {:>6} ", "-", "-")?,
-            (true, Some(vmas)) => {
-                let percent = Percent {
-                    part: u64::from(vmas),
-                    limit: u64::from(report.max_map_count),
-                };
-                write!(out, "{vmas:>7} {percent:>6} ")?;
-            }
-        }
+        vmas(out, process, report.max_map_count)?;
         rates(out, &process.row, span)?;
     }
     for (name, row) in [("other", &report.other), ("all", &report.all)] {
         if !is_empty(row) || name == "all" {
-            write!(out, "{:>7} {:<15} {:>7} {:>6} ", "", name, "", "")?;
+            write!(out, "{:>7} {name:<15} {:>VMAS_WIDTH$} ", "", "")?;
             rates(out, row, span)?;
         }
     }
@@ -111,7 +101,7 @@ fn rates(out: &mut String, row: &Row, span: u64) -> fmt::Result {
     let sums = &row.interval;
     writeln!(
         out,
-        "{:>8} {:>8} {:>10} {:>10} {:>7}",
+        "{:>7} {:>7} {:>9} {:>9} {:>5}",
         rate(sums.op(Op::Map).count, span),
         rate(sums.op(Op::Unmap).count, span),
         bytes_rate(sums.mapped_bytes, span),

@@ -1,5 +1,5 @@
 //! What the kernel programs keep for the agent to look at: sums per process,
-//! address spaces, and the list of processes.
+//! and the list of processes with their address spaces.
 
 use std::{io::Read as _, mem::size_of};
 
@@ -10,17 +10,16 @@ use aya::{
 };
 use mmwatch_common::{
     names,
-    space::{Listed, State},
+    space::Listed,
     sums::{Process, ProcessKey},
 };
 
 use super::{Failure, chain, map_failure, take};
-use crate::{error::Error, event::SpaceId};
+use crate::error::Error;
 
 /// The tables of a loaded object.
 pub(super) struct Tables {
     processes: HashMap<MapData, ProcessKey, Process>,
-    spaces: HashMap<MapData, u64, State>,
 }
 
 impl Tables {
@@ -31,10 +30,7 @@ impl Tables {
         processes
             .insert(ProcessKey::OTHER, Process::default(), 0)
             .map_err(|error| map_failure(&error))?;
-        Ok(Self {
-            processes,
-            spaces: take(ebpf, names::SPACES, HashMap::try_from)?,
-        })
+        Ok(Self { processes })
     }
 
     /// All sums. Other processes come and go meanwhile; what is there all the
@@ -55,11 +51,6 @@ impl Tables {
     pub(super) fn forget(&mut self, key: ProcessKey) {
         // Gone already is as good.
         let _ = self.processes.remove(&key);
-    }
-
-    pub(super) fn last_section(&self, space: SpaceId) -> Option<u64> {
-        let state = self.spaces.get(&space.mm, 0).ok()?;
-        (state.born_ns == space.born_boot_ns).then_some(state.sections)
     }
 }
 

@@ -84,8 +84,21 @@ fn the_unmap_core_goes_by_each_kernel_s_name() {
                 "{kernel} {program}"
             );
             assert_eq!(plan.downgrade, downgrade, "{kernel} {program}");
+            // What the newer core tells itself, the older ones need splits for.
+            assert_eq!(plan.counts_splits, downgrade == DOWNGRADE_AT_UNMAP);
+            assert_eq!(targets(&plan).contains(&"__split_vma"), plan.counts_splits);
+            assert!(!plan.limits.contains(&NO_UNMAP_DETAIL), "{kernel}");
+            assert!(targets(&plan).contains(&"shmem_zero_setup"), "{kernel}");
         }
     }
+}
+
+#[test]
+fn a_kernel_that_cannot_list_processes_is_refused() {
+    let mut facts = recorded("6.18");
+    facts.functions.remove(LIST_FUNCTION);
+    let refusal = plan(&facts, Hooks::Auto).unwrap_err();
+    assert!(refusal.0.contains("5.8"), "{refusal}");
 }
 
 #[test]
@@ -142,6 +155,7 @@ fn tracepoints_alone_on_5_10_settle_at_calls_and_say_so() {
         [
             "sched_process_fork",
             "sched_process_exec",
+            "sched_process_exit",
             "sys_exit",
             "sys_enter"
         ]

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{SCHEMA, as_text, lossy};
 use crate::{
-    churn::{BackingSums, OpSums, ProcessReport, Report, Row, Sums},
+    churn::{BackingSums, OpSums, ProcessReport, Report, Row, Slope, Sums},
     clock::{WallClock, WallTime},
     event::{Backing, Op},
     ledger::{Ledger, LedgerJson},
@@ -38,6 +38,12 @@ struct ProcessFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vmas: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    vmas_peak: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vmas_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_to_limit_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     total_bytes: Option<u64>,
     #[serde(flatten)]
     row: RowFields<'a>,
@@ -51,6 +57,8 @@ struct RowFields<'a> {
 
 #[derive(Serialize)]
 struct SumsFields<'a> {
+    vmas_made: u64,
+    vmas_removed: u64,
     mapped_bytes: u64,
     unmapped_bytes: u64,
     ops: Ops<'a>,
@@ -90,7 +98,11 @@ impl<'a> ReportLine<'a> {
             interval_ns: report.interval_ns,
             elapsed_ns: report.elapsed_ns,
             max_map_count: report.max_map_count,
-            processes: report.processes.iter().map(ProcessFields::new).collect(),
+            processes: report
+                .processes
+                .iter()
+                .map(|process| ProcessFields::new(process, report.max_map_count))
+                .collect(),
             other: RowFields::new(&report.other),
             all: RowFields::new(&report.all),
             ledger: ledger.to_json(),
@@ -99,7 +111,7 @@ impl<'a> ReportLine<'a> {
 }
 
 impl<'a> ProcessFields<'a> {
-    fn new(process: &'a ProcessReport) -> Self {
+    fn new(process: &'a ProcessReport, limit: u32) -> Self {
         Self {
             pid: process.key.tgid,
             start_boot_ns: process.key.start_boot_ns,
@@ -107,6 +119,9 @@ impl<'a> ProcessFields<'a> {
             uid: process.uid,
             alive: process.alive,
             vmas: process.vmas,
+            vmas_peak: process.vmas_peak,
+            vmas_per_s: process.slope.map(Slope::vmas_per_s),
+            time_to_limit_ns: process.time_to_limit_ns(limit),
             total_bytes: process.total_bytes,
             row: RowFields::new(&process.row),
         }
@@ -116,6 +131,8 @@ impl<'a> ProcessFields<'a> {
 impl<'a> RowFields<'a> {
     fn new(row: &'a Row) -> Self {
         let sums = |sums: &'a Sums| SumsFields {
+            vmas_made: sums.vmas_made,
+            vmas_removed: sums.vmas_removed,
             mapped_bytes: sums.mapped_bytes,
             unmapped_bytes: sums.unmapped_bytes,
             ops: Ops(sums),

@@ -163,7 +163,8 @@ fn the_ledger_is_the_last_line() {
     assert_eq!(types, ["event", "ledger"]);
     assert_valid(&lines[1]);
     assert_eq!(lines[1]["fired"], 300);
-    assert_eq!(lines[1]["lost"], 8);
+    assert_eq!(lines[1]["summed"], 212);
+    assert_eq!(lines[1]["lost"], 0);
     assert_eq!(lines[1]["balanced"], true);
     assert_eq!(lines[1]["hooks"][0]["hook"], "lock_released");
 }
