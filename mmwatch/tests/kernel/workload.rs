@@ -34,6 +34,7 @@ pub fn main(args: &[String]) {
             processes: processes.parse().unwrap(),
             set: set.parse().unwrap(),
         }),
+        ["random-check"] => random::check::main(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }

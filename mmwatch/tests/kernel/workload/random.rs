@@ -7,6 +7,7 @@
 //! mappings stay as they are, and every change is one of the random calls.
 
 mod beyond;
+pub mod check;
 mod plain;
 
 use std::{
@@ -43,9 +44,10 @@ pub struct Plan {
 /// Which operations are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Set {
-    /// Calls of which each does what it says or nothing.
+    /// Calls that do what they say, or fail and do nothing.
     Plain,
-    /// These, and those that do a part, or more, or another's work.
+    /// These, and calls that fail halfway, mappings that change without a
+    /// mapping call, and processes that come and go.
     All,
 }
 

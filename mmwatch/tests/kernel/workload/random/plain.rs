@@ -13,9 +13,9 @@ use super::{
     beyond::Own,
 };
 
-/// The window. A gigabyte from here is free of anything else: the kernel
-/// places programs, heaps, stacks and mappings without an address far above,
-/// or, those of static programs, far below.
+/// The window. A gigabyte to either side of here is free of anything else: the
+/// kernel places programs, heaps, stacks and mappings without an address far
+/// above, or, static programs and their heaps, far below.
 pub const WINDOW: u64 = 0x1000_0000_0000;
 pub const WINDOW_PAGES: u64 = 512;
 const FREE_LEN: u64 = 1 << 30;
@@ -238,7 +238,10 @@ impl<'a> Worker<'a> {
             6..8 => (SHARED_ANON, -1),
             8..10 => (private, file),
             10..12 => (shared, file),
-            12 => (private, self.files.read_only.as_raw_fd()),
+            12 => (
+                self.random.pick(&[private, shared]),
+                self.files.read_only.as_raw_fd(),
+            ),
             13 => (private, self.files.memfd.as_raw_fd()),
             14 => (shared, self.files.memfd.as_raw_fd()),
             _ => (
@@ -284,16 +287,16 @@ impl<'a> Worker<'a> {
             self.unmap_other(index);
             return;
         }
-        let (start, mut len) = match self.random.below(64) {
+        let (start, mut len) = match self.random.below(512) {
             // Far beyond anything mapped, in both directions.
             0 => (WINDOW, FREE_LEN),
             1 => (self.place(1), FREE_LEN / 2),
             2 => (WINDOW - FREE_LEN, FREE_LEN + self.random.below(64) * PAGE),
             // Nothing at all.
-            3..6 => (WINDOW - FREE_LEN, 1 << (12 + self.random.below(16))),
-            6..10 => (self.place(128), 128 * PAGE),
+            3..20 => (WINDOW - FREE_LEN, 1 << (12 + self.random.below(16))),
+            20..30 => (self.place(128), 128 * PAGE),
             _ => {
-                let pages = 1 + self.random.below(24);
+                let pages = 1 + self.random.below(16);
                 (self.place(pages), pages * PAGE)
             }
         };
