@@ -48,6 +48,13 @@ pub struct Difference {
 }
 
 impl Mapping {
+    /// What brk(2) maps.
+    pub const HEAP: Self = Self {
+        prot: Prot(3),
+        shared: false,
+        backed: Backed::Anonymous,
+    };
+
     /// The same `bytes` further on.
     #[must_use]
     pub const fn further(self, bytes: u64) -> Self {
