@@ -176,8 +176,18 @@ impl Decoder {
     }
 
     fn unmap(&mut self, known: Known, unmap: &wire::Unmap) -> What {
+        // Without a call's arguments, what the unmap core was asked for; shmdt
+        // names no length.
+        let asked = known.args() || known.has(wire::KNOWN_RANGE) && unmap.requested_len_bytes != 0;
         What::Unmap(Unmap {
             range: known.range(unmap.addr, unmap.len_bytes, unmap.requested_len_bytes),
+            span_bytes: (asked && !known.failed)
+                .then(|| {
+                    unmap
+                        .requested_len_bytes
+                        .checked_next_multiple_of(self.page_bytes)
+                })
+                .flatten(),
             vmas_removed: (unmap.vmas_removed != wire::UNKNOWN_VMAS).then_some(unmap.vmas_removed),
         })
     }

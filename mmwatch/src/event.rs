@@ -158,6 +158,10 @@ pub struct Map {
 pub struct Unmap {
     /// Where; `len_bytes` is what was mapped there and no longer is.
     pub range: Range,
+    /// Length of the range, whole pages, within which the kernel removed all
+    /// that was mapped, and outside of which nothing; `None` when that is not
+    /// known, or were several ranges.
+    pub span_bytes: Option<u64>,
     /// VMAs removed, pieces after splitting counted.
     pub vmas_removed: Option<u32>,
 }

@@ -28,6 +28,12 @@ const PROT_NAMES: &[(u32, &str)] = &[
 ];
 
 impl Prot {
+    /// Whether the change of a protection reaches to the end of a mapping that
+    /// grows (`PROT_GROWSDOWN`, `PROT_GROWSUP`).
+    pub const fn reaches_further(self) -> bool {
+        self.0 & 0x0300_0000 != 0
+    }
+
     /// The three letters.
     pub const fn letters(self) -> &'static str {
         const LETTERS: [&str; 8] = ["---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx"];
@@ -106,6 +112,12 @@ impl MapFlags {
     /// Whether no file was named.
     pub const fn is_anonymous(self) -> bool {
         self.0 & MAP_ANONYMOUS != 0
+    }
+
+    /// Whether huge pages were asked for, which sit in a file of the kernel's
+    /// own even where none was named.
+    pub const fn is_huge(self) -> bool {
+        self.0 & MAP_HUGETLB != 0
     }
 
     /// All of them.

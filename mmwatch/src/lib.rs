@@ -3,8 +3,8 @@
 //!
 //! The way of an event, one direction, one type a step: the [`kernel`]
 //! programs make records, a [`source`] lends their bytes, [`decode`] makes an
-//! [`event::Event`] of them, [`churn`] sums, a [`sink`] writes. [`pipeline`] is
-//! the loop that moves it along.
+//! [`event::Event`] of them, [`churn`] sums, [`space`] keeps what is mapped
+//! where, a [`sink`] writes. [`pipeline`] is the loop that moves it along.
 
 // From the command line to what is to be done.
 pub mod cli;
@@ -22,9 +22,10 @@ pub mod decode;
 pub mod event;
 pub mod flags;
 
-// to sums and the account of what was lost,
+// to sums, what is mapped where, and the account of what was lost,
 pub mod churn;
 pub mod ledger;
+pub mod space;
 
 // to what people and programs read.
 pub mod sink;

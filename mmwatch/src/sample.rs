@@ -61,6 +61,7 @@ pub(crate) fn event(op: Op) -> Event {
             Cause::Munmap,
             What::Unmap(Unmap {
                 range: range(0x7f12_3456_7000, 4096, 8192),
+                span_bytes: Some(8192),
                 vmas_removed: Some(2),
             }),
         ),
@@ -171,6 +172,7 @@ pub(crate) fn bare(op: Op) -> Event {
         }),
         What::Unmap(_) => What::Unmap(Unmap {
             range: Range::default(),
+            span_bytes: None,
             vmas_removed: None,
         }),
         What::Protect(_) => What::Protect(Protect {

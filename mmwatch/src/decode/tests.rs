@@ -228,6 +228,7 @@ fn every_kind_makes_the_round_trip() {
             }),
             Kind::Unmap => What::Unmap(Unmap {
                 range: range(0x1000, 4096, Some(8192)),
+                span_bytes: Some(8192),
                 vmas_removed: Some(2),
             }),
             Kind::Protect => What::Protect(Protect {
@@ -342,6 +343,38 @@ fn what_was_not_seen_is_absent() {
         panic!("not an unmap");
     };
     assert_eq!(unmap.vmas_removed, None);
+}
+
+#[test]
+fn an_unmap_tells_within_which_range_all_was_removed() {
+    let span = |known, requested_len_bytes, errno| {
+        let payload = wire::Unmap {
+            addr: 0x1000,
+            len_bytes: 4096,
+            requested_len_bytes,
+            vmas_removed: 1,
+            pad: 0,
+        };
+        let base = Base {
+            errno,
+            ..base(Kind::Unmap, known)
+        };
+        match decode(&encode_with(base, payload)).what {
+            What::Unmap(unmap) => unmap.span_bytes,
+            other => panic!("{other:?}"),
+        }
+    };
+    // munmap: whole pages of what was asked for.
+    assert_eq!(span(KNOWN_ARGS | KNOWN_RANGE, 5000, 0), Some(8192));
+    assert_eq!(span(KNOWN_ARGS, 0, 0), Some(0));
+    assert_eq!(span(KNOWN_ARGS, u64::MAX, 0), None);
+    // It failed.
+    assert_eq!(span(KNOWN_ARGS, 5000, 22), None);
+    // The unmap core: one range, or several.
+    assert_eq!(span(KNOWN_RANGE, 8192, 0), Some(8192));
+    assert_eq!(span(0, 8192, 0), None);
+    // shmdt, which names no length.
+    assert_eq!(span(KNOWN_RANGE, 0, 0), None);
 }
 
 #[test]
