@@ -121,6 +121,7 @@ impl Decoder {
             boot_ns: base.boot_ns,
             cause,
             errno,
+            reason: None,
             unreturned: known.has(wire::UNRETURNED),
             more: known.has(wire::MORE),
             rlimit_as_bytes: known

@@ -9,6 +9,7 @@ pub use mmwatch_common::event::{Backing, Cause, Op};
 use mmwatch_common::{event::COMM_LEN, sums::made_and_removed};
 
 use crate::{
+    explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags, vm},
     text::Escaped,
 };
@@ -22,6 +23,9 @@ pub struct Event {
     pub cause: Cause,
     /// Why it failed; `None` for success.
     pub errno: Option<Errno>,
+    /// What is behind `errno`, where that can be told; filled in after decoding,
+    /// which knows records only.
+    pub reason: Option<Reason>,
     /// Whether the call's return was missed: then what it did is known, but not
     /// what it was asked to do and whether it failed.
     pub unreturned: bool,

@@ -40,6 +40,11 @@ impl Prot {
         LETTERS[(self.0 & 7) as usize]
     }
 
+    /// Whether the memory may be written to.
+    pub const fn is_writable(self) -> bool {
+        self.0 & 2 != 0
+    }
+
     /// The bits that the letters do not show.
     pub const fn others(self) -> Names {
         Names::new(self.0 & !7, PROT_NAMES)
@@ -59,20 +64,25 @@ pub struct MapFlags(pub u32);
 /// The part of the flags that is a number, not bits.
 const MAP_TYPE: u32 = 0xf;
 
+const MAP_DROPPABLE: u32 = 0x8;
+
 const MAP_TYPES: &[(u32, &str)] = &[
     (0x1, "MAP_SHARED"),
     (0x2, "MAP_PRIVATE"),
     (0x3, "MAP_SHARED_VALIDATE"),
-    (0x8, "MAP_DROPPABLE"),
+    (MAP_DROPPABLE, "MAP_DROPPABLE"),
 ];
 
+const MAP_FIXED: u32 = 0x10;
 const MAP_ANONYMOUS: u32 = 0x20;
+const MAP_NORESERVE: u32 = 0x4000;
 const MAP_HUGETLB: u32 = 0x4_0000;
+const MAP_FIXED_NOREPLACE: u32 = 0x10_0000;
 const MAP_HUGE_MASK: u32 = 0x3f << 26;
 
 /// x86-64 and arm64 agree on all that both have.
 const MAP_NAMES: &[(u32, &str)] = &[
-    (0x10, "MAP_FIXED"),
+    (MAP_FIXED, "MAP_FIXED"),
     (MAP_ANONYMOUS, "MAP_ANONYMOUS"),
     #[cfg(target_arch = "x86_64")]
     (0x40, "MAP_32BIT"),
@@ -82,13 +92,13 @@ const MAP_NAMES: &[(u32, &str)] = &[
     (0x800, "MAP_DENYWRITE"),
     (0x1000, "MAP_EXECUTABLE"),
     (0x2000, "MAP_LOCKED"),
-    (0x4000, "MAP_NORESERVE"),
+    (MAP_NORESERVE, "MAP_NORESERVE"),
     (0x8000, "MAP_POPULATE"),
     (0x1_0000, "MAP_NONBLOCK"),
     (0x2_0000, "MAP_STACK"),
     (MAP_HUGETLB, "MAP_HUGETLB"),
     (0x8_0000, "MAP_SYNC"),
-    (0x10_0000, "MAP_FIXED_NOREPLACE"),
+    (MAP_FIXED_NOREPLACE, "MAP_FIXED_NOREPLACE"),
 ];
 
 /// With `MAP_HUGETLB` the top six bits are the page size's logarithm.
@@ -114,10 +124,40 @@ impl MapFlags {
         self.0 & MAP_ANONYMOUS != 0
     }
 
-    /// Whether huge pages were asked for, which sit in a file of the kernel's
-    /// own even where none was named.
+    /// Whether neither `MAP_SHARED` nor `MAP_PRIVATE` nor another type was named.
+    pub const fn is_untyped(self) -> bool {
+        self.0 & MAP_TYPE == 0
+    }
+
+    /// Whether the pages may go when memory is short (`MAP_DROPPABLE`).
+    pub const fn is_droppable(self) -> bool {
+        self.0 & MAP_TYPE == MAP_DROPPABLE
+    }
+
+    /// Whether the mapping is to be at the address given and nowhere else.
+    pub const fn is_fixed(self) -> bool {
+        self.0 & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0
+    }
+
+    /// Whether what is mapped already is left alone (`MAP_FIXED_NOREPLACE`).
+    pub const fn is_kept_off(self) -> bool {
+        self.0 & MAP_FIXED_NOREPLACE != 0
+    }
+
+    /// Whether what is mapped already makes way.
+    pub const fn may_replace(self) -> bool {
+        self.is_fixed() && !self.is_kept_off()
+    }
+
+    /// Whether huge pages were asked for (`MAP_HUGETLB`), which sit in a file
+    /// of the kernel's own even where none was named.
     pub const fn is_huge(self) -> bool {
         self.0 & MAP_HUGETLB != 0
+    }
+
+    /// Whether no memory is set aside (`MAP_NORESERVE`).
+    pub const fn is_unreserved(self) -> bool {
+        self.0 & MAP_NORESERVE != 0
     }
 
     /// All of them.
@@ -145,6 +185,16 @@ const REMAP_NAMES: &[(u32, &str)] = &[
 ];
 
 impl RemapFlags {
+    /// Whether the mapping may get another address (`MREMAP_MAYMOVE`).
+    pub const fn may_move(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether the call says where to move to (`MREMAP_FIXED`, `MREMAP_DONTUNMAP`).
+    pub const fn is_to_new_addr(self) -> bool {
+        self.0 & (2 | 4) != 0
+    }
+
     /// Whether the old range stays mapped (`MREMAP_DONTUNMAP`).
     pub const fn leaves_old(self) -> bool {
         self.0 & 4 != 0

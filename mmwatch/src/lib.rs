@@ -20,6 +20,7 @@ pub mod source;
 // From bytes to events,
 pub mod decode;
 pub mod event;
+pub mod explain;
 pub mod flags;
 
 // to sums, what is mapped where, and the account of what was lost,

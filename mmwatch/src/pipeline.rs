@@ -16,9 +16,10 @@ use crate::{
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
+    explain::explain,
     launch::{Held, Running},
     ledger::{Ledger, Received},
-    process::{Proc, page_bytes},
+    process::{Proc, RecentLimits, page_bytes},
     sink::Sink,
     source::Source,
 };
@@ -36,7 +37,7 @@ pub struct Job {
     pub duration: Option<Duration>,
     /// What to run meanwhile.
     pub command: Option<Held>,
-    /// Where `vm.max_map_count` is read.
+    /// Where the kernel's limits are read.
     pub proc: Proc,
 }
 
@@ -79,6 +80,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
             Some(sums) => Some((Churn::new(boot_ns()?, page_bytes()), sums.rows)),
             None => None,
         },
+        limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
         output_closed: false,
     };
@@ -137,6 +139,7 @@ struct Watch<S> {
     received: Received,
     sink: Box<dyn Sink>,
     sums: Option<(Churn, usize)>,
+    limits: RecentLimits,
     proc: Proc,
     output_closed: bool,
 }
@@ -192,7 +195,7 @@ impl<S: Source> Watch<S> {
                 self.flush()?;
                 return Ok(false);
             };
-            let event = match self.decoder.decode(record) {
+            let mut event = match self.decoder.decode(record) {
                 Ok(Some(event)) => event,
                 Ok(None) => {
                     self.received.paths += 1;
@@ -205,6 +208,9 @@ impl<S: Source> Watch<S> {
                 }
             };
             self.received.events += 1;
+            if event.errno.is_some() {
+                event.reason = explain(&event, &self.limits.at(event.boot_ns));
+            }
             let result = self.sink.event(self.received.events, &event);
             self.written(result)?;
         }

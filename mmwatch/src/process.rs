@@ -1,11 +1,16 @@
 //! What `/proc` and the user database say, without keeping anything.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    explain::{Limits, Overcommit},
+};
 
 /// `vm.max_map_count` where it cannot be read: the kernel's own default.
 const DEFAULT_MAX_MAP_COUNT: u32 = 65_530;
@@ -66,10 +71,101 @@ impl Proc {
 
     /// Most VMAs that the kernel lets an address space have (`vm.max_map_count`).
     pub fn max_map_count(&self) -> u32 {
-        fs::read_to_string(self.root.join("sys/vm/max_map_count"))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
+        self.setting("max_map_count")
             .unwrap_or(DEFAULT_MAX_MAP_COUNT)
+    }
+
+    /// What the kernel measures mapping calls by.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_map_count: self.max_map_count(),
+            overcommit: self.overcommit(),
+            page_bytes: page_bytes(),
+            address_space_bytes: self.address_space_bytes(),
+            mmap_min_addr: self.setting("mmap_min_addr"),
+        }
+    }
+
+    fn overcommit(&self) -> Option<Overcommit> {
+        let mode: u8 = self.setting("overcommit_memory")?;
+        let meminfo = fs::read_to_string(self.root.join("meminfo")).ok()?;
+        Some(match mode {
+            0 => Overcommit::Guess {
+                memory_bytes: meminfo_bytes(&meminfo, "MemTotal:")?
+                    .checked_add(meminfo_bytes(&meminfo, "SwapTotal:")?)?,
+            },
+            1 => Overcommit::Always,
+            2 => Overcommit::Never {
+                limit_bytes: meminfo_bytes(&meminfo, "CommitLimit:")?,
+                committed_bytes: meminfo_bytes(&meminfo, "Committed_AS:")?,
+                admin_reserve_bytes: kib(self.setting("admin_reserve_kbytes")?)?,
+                user_reserve_bytes: kib(self.setting("user_reserve_kbytes")?)?,
+            },
+            _ => return None,
+        })
+    }
+
+    /// `TASK_SIZE` of a 64-bit process: 47 bits of addresses less a page, or 56
+    /// where the kernel uses five levels of page tables (x86-64; a kernel told
+    /// not to hides the CPU's flag).
+    fn address_space_bytes(&self) -> Option<u64> {
+        if !cfg!(target_arch = "x86_64") {
+            return None;
+        }
+        let cpuinfo = fs::File::open(self.root.join("cpuinfo")).ok()?;
+        // The first CPU is enough: with hundreds of them the file is long.
+        let flags = BufReader::new(cpuinfo)
+            .lines()
+            .map_while(io::Result::ok)
+            .find(|line| line.starts_with("flags"))?;
+        let five_levels = flags.split_whitespace().any(|flag| flag == "la57");
+        let bits = if five_levels { 56 } else { 47 };
+        Some((1 << bits) - page_bytes())
+    }
+
+    /// A number in `/proc/sys/vm`.
+    fn setting<T: FromStr>(&self, name: &str) -> Option<T> {
+        let text = fs::read_to_string(self.root.join("sys/vm").join(name)).ok()?;
+        text.trim().parse().ok()
+    }
+}
+
+/// A line of `/proc/meminfo`.
+fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    kib(value.trim().strip_suffix("kB")?.trim().parse().ok()?)
+}
+
+fn kib(kib: u64) -> Option<u64> {
+    kib.checked_mul(1024)
+}
+
+/// The kernel's limits, read when they are needed and no more than once a second.
+#[derive(Debug)]
+pub struct RecentLimits {
+    proc: Proc,
+    /// With the time of the event that they were read for.
+    read: Option<(u64, Limits)>,
+}
+
+impl RecentLimits {
+    const MAX_AGE_NS: u64 = 1_000_000_000;
+
+    /// Nothing is read yet.
+    pub fn new(proc: Proc) -> Self {
+        Self { proc, read: None }
+    }
+
+    /// The limits for an event of this time.
+    pub fn at(&mut self, boot_ns: u64) -> Limits {
+        if let Some((read_boot_ns, limits)) = self.read
+            && boot_ns.abs_diff(read_boot_ns) < Self::MAX_AGE_NS
+        {
+            return limits;
+        }
+        let limits = self.proc.limits();
+        self.read = Some((boot_ns, limits));
+        limits
     }
 }
 
@@ -142,6 +238,71 @@ mod tests {
         assert_eq!(proc.max_map_count(), 65_530);
         scratch.file("sys/vm/max_map_count", "262144\n");
         assert_eq!(proc.max_map_count(), 262_144);
+    }
+
+    #[test]
+    fn limits_are_read_as_far_as_they_can_be() {
+        let scratch = Scratch::new("limits");
+        let proc = Proc::at(&scratch.0);
+        let unknown = Limits {
+            max_map_count: 65_530,
+            overcommit: None,
+            page_bytes: page_bytes(),
+            address_space_bytes: None,
+            mmap_min_addr: None,
+        };
+        assert_eq!(proc.limits(), unknown);
+
+        scratch.file("sys/vm/max_map_count", "1000\n");
+        scratch.file("sys/vm/mmap_min_addr", "65536\n");
+        scratch.file("sys/vm/overcommit_memory", "0\n");
+        scratch.file(
+            "meminfo",
+            "MemTotal:       1000 kB\nSwapTotal:  24 kB\nCommitLimit: 512 kB\nCommitted_AS: 99 kB\n",
+        );
+        scratch.file("cpuinfo", "processor\t: 0\nflags\t\t: fpu vme la57x\n");
+        let guess = Limits {
+            max_map_count: 1000,
+            overcommit: Some(Overcommit::Guess {
+                memory_bytes: 1 << 20,
+            }),
+            page_bytes: page_bytes(),
+            address_space_bytes: Some((1 << 47) - page_bytes()),
+            mmap_min_addr: Some(65_536),
+        };
+        assert_eq!(proc.limits(), guess);
+
+        scratch.file("sys/vm/overcommit_memory", "2\n");
+        assert_eq!(proc.limits().overcommit, None);
+        scratch.file("sys/vm/admin_reserve_kbytes", "8\n");
+        scratch.file("sys/vm/user_reserve_kbytes", "16\n");
+        assert_eq!(
+            proc.limits().overcommit,
+            Some(Overcommit::Never {
+                limit_bytes: 512 << 10,
+                committed_bytes: 99 << 10,
+                admin_reserve_bytes: 8 << 10,
+                user_reserve_bytes: 16 << 10,
+            })
+        );
+        scratch.file("cpuinfo", "flags\t\t: fpu la57 vme\n");
+        assert_eq!(
+            proc.limits().address_space_bytes,
+            Some((1 << 56) - page_bytes())
+        );
+    }
+
+    #[test]
+    fn limits_are_kept_for_a_second() {
+        let scratch = Scratch::new("recent");
+        let mut recent = RecentLimits::new(Proc::at(&scratch.0));
+        scratch.file("sys/vm/max_map_count", "1000\n");
+        assert_eq!(recent.at(5_000_000_000).max_map_count, 1000);
+        scratch.file("sys/vm/max_map_count", "2000\n");
+        assert_eq!(recent.at(5_999_999_999).max_map_count, 1000);
+        // Events of two CPUs may come in the wrong order.
+        assert_eq!(recent.at(4_999_999_999).max_map_count, 1000);
+        assert_eq!(recent.at(6_000_000_000).max_map_count, 2000);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
         Protect, Range, Remap, Space, SpaceId, Unmap, What,
     },
+    explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags},
     ledger::{Ledger, Received, SinkCounters},
     source::{HookCounters, KernelCounters},
@@ -128,6 +129,7 @@ pub(crate) fn event(op: Op) -> Event {
         boot_ns: 1_234_567_890,
         cause,
         errno: None,
+        reason: None,
         unreturned: false,
         more: false,
         rlimit_as_bytes: None,
@@ -208,6 +210,10 @@ pub(crate) fn bare(op: Op) -> Event {
 pub(crate) fn failed_map() -> Event {
     let mut failed = event(Op::Map);
     failed.errno = Errno::new(libc::ENOMEM as u32);
+    failed.reason = Some(Reason::VmaLimit {
+        vmas: 20,
+        max_map_count: 19,
+    });
     if let What::Map(map) = &mut failed.what {
         map.range.len_bytes = Some(0);
         map.file = None;

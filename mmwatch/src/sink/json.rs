@@ -15,6 +15,7 @@ use crate::{
     churn::Report,
     clock::WallClock,
     event::{Cause, Event, FileRef, What},
+    explain::Reason,
     flags::{Errno, MapFlags, Name, RemapFlags, advice_name},
     ledger::{Ledger, LedgerJson, SinkCounters},
 };
@@ -110,6 +111,13 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<Errno>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    errno_reason: Option<&'static str>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "known_as_text"
+    )]
+    errno_text: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unreturned: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     addr: Option<Hex>,
@@ -186,6 +194,7 @@ impl<'a> EventLine<'a> {
             boot_ns,
             cause,
             errno,
+            reason,
             unreturned,
             more: _,
             rlimit_as_bytes: _,
@@ -211,6 +220,8 @@ impl<'a> EventLine<'a> {
             start_boot_ns: actor.start_boot_ns,
             cgroup_id: actor.cgroup_id,
             errno: *errno,
+            errno_reason: reason.as_ref().map(Reason::name),
+            errno_text: *reason,
             unreturned: unreturned.then_some(true),
             addr: range.addr.map(Hex),
             len_bytes: range.len_bytes,
@@ -343,6 +354,17 @@ impl Serialize for Advice {
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+/// As [`as_text`], of what is left out where it is not known.
+fn known_as_text<S: Serializer>(
+    value: &Option<impl fmt::Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Bytes that are not UTF-8 become U+FFFD.

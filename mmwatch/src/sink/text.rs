@@ -107,7 +107,7 @@ impl<W: Write> Sink for Tables<W> {
 const HEADER: &str = "TIME             PID     TID COMM            OP                ADDR     LEN PROT \
                       BACKING    VMAS INFO";
 
-/// One event as a line. All but INFO are columns of 93 characters together.
+/// One event as a line. All but INFO are columns of 96 characters together.
 struct Line<'a> {
     event: &'a Event,
     clock: WallClock,
@@ -170,8 +170,23 @@ impl Line<'_> {
     /// What the columns have no room for.
     fn info(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.event;
+        if let Some((made, merged)) = event.space.vmas_made_and_merged() {
+            let gone = merged + u64::from(event.space.vmas_removed.unwrap_or(0));
+            if made + gone != 0 {
+                f.write_str(" ")?;
+            }
+            if made != 0 {
+                write!(f, "+{made}")?;
+            }
+            if gone != 0 {
+                write!(f, "-{gone}")?;
+            }
+        }
         if let Some(errno) = event.errno {
             write!(f, " {errno}")?;
+        }
+        if let Some(reason) = &event.reason {
+            write!(f, " {}", reason.short())?;
         }
         if event.cause != usual_cause(event.op()) {
             write!(f, " by {}", event.cause.name())?;

@@ -69,7 +69,7 @@ fn a_map_has_all_its_fields() {
                 "path": "/usr/lib/libc.so.6", "dev": "08:01", "inode": 42, "offset_bytes": 4096
             },
             "vmas": 20, "total_bytes": 409_600, "settled": true,
-            "vmas_delta": 1, "total_delta_bytes": 8192, "duration_ns": 2500
+            "vmas_delta": 1, "vmas_made": 2, "total_delta_bytes": 8192, "duration_ns": 2500
         })
     );
 }
@@ -110,10 +110,43 @@ fn failures_and_others_address_spaces_show() {
     failed.actor.owner_tgid = 99;
     let line = line(&failed);
     assert_eq!(line["errno"], "ENOMEM");
+    assert_eq!(line["errno_reason"], "vma_limit");
+    assert_eq!(
+        line["errno_text"],
+        "the process has 20 VMAs, and vm.max_map_count is 19"
+    );
     assert_eq!(line["owner_pid"], 99);
     assert_eq!(line["len_bytes"], 0);
     assert_eq!(line["backing"], "private-anonymous");
     assert_valid(&line);
+}
+
+#[test]
+fn a_failure_without_a_known_reason_has_none() {
+    let mut failed = sample::failed_map();
+    failed.reason = None;
+    let line = line(&failed);
+    assert_eq!(line["errno"], "ENOMEM");
+    assert_eq!(line.get("errno_reason"), None);
+    assert_eq!(line.get("errno_text"), None);
+    assert_valid(&line);
+}
+
+#[test]
+fn vmas_made_and_merged_show_where_known() {
+    let fields = |delta, removed| {
+        let mut event = sample::event(Op::Protect);
+        event.space.vmas_delta = Some(delta);
+        event.space.vmas_removed = removed;
+        let line = line(&event);
+        assert_valid(&line);
+        let number = |name: &str| line.get(name).and_then(Value::as_u64);
+        (number("vmas_made"), number("vmas_merged"))
+    };
+    assert_eq!(fields(2, Some(0)), (Some(2), None));
+    assert_eq!(fields(-2, Some(0)), (Some(0), Some(2)));
+    assert_eq!(fields(-2, Some(3)), (Some(1), None));
+    assert_eq!(fields(1, None), (None, None));
 }
 
 #[test]
@@ -200,6 +233,9 @@ fn the_schema_refuses_what_is_wrong() {
         ("addr", json!(4096)),
         ("prot", json!("rwz")),
         ("errno", json!(12)),
+        ("errno_reason", json!("Why")),
+        ("errno_text", json!("")),
+        ("vmas_merged", json!(0)),
         ("unheard_of", json!(1)),
     ] {
         let mut wrong = valid.clone();

@@ -32,17 +32,17 @@ fn columns_are_aligned() {
         lines(&events),
         [
             "    PID     TID COMM            OP                ADDR     LEN PROT BACKING    VMAS INFO",
-            "    100     100 sample          map       7f1234567000    8KiB rw-  priv-file    20 /usr/lib/libc.so.6",
-            "    100     100 sample          unmap     7f1234567000    4KiB -    -            20 2 VMAs",
-            "    100     100 sample          protect   7f1234567000    4KiB r--  -            20",
-            "    100     100 sample          remap     7f1234567000   16KiB -    -            20 from 7f1200000000 4KiB",
-            "    100     100 sample          brk       555500000000  132KiB -    priv-anon    20",
-            "    100     100 sample          grow                 -    4KiB -    priv-anon    20",
-            "    100     100 sample          advise    7f1234567000    4KiB -    -            20 MADV_DONTFORK",
-            "    100     100 sample          fork                 -       - -    -            20 child 101 shared",
-            "    100     100 sample          exec                 -       - -    -            20 /usr/bin/env",
-            "    100     100 sample          exit                 -  400KiB -    -            20 20 VMAs",
-            "    100     100 sample          map       7f1234567000  4.8KiB rw-  priv-anon    20 ENOMEM",
+            "    100     100 sample          map       7f1234567000    8KiB rw-  priv-file    20 +2-1 /usr/lib/libc.so.6",
+            "    100     100 sample          unmap     7f1234567000    4KiB -    -            20 +2-1 2 VMAs",
+            "    100     100 sample          protect   7f1234567000    4KiB r--  -            20 +2-1",
+            "    100     100 sample          remap     7f1234567000   16KiB -    -            20 +2-1 from 7f1200000000 4KiB",
+            "    100     100 sample          brk       555500000000  132KiB -    priv-anon    20 +2-1",
+            "    100     100 sample          grow                 -    4KiB -    priv-anon    20 +2-1",
+            "    100     100 sample          advise    7f1234567000    4KiB -    -            20 +2-1 MADV_DONTFORK",
+            "    100     100 sample          fork                 -       - -    -            20 +2-1 child 101 shared",
+            "    100     100 sample          exec                 -       - -    -            20 +2-1 /usr/bin/env",
+            "    100     100 sample          exit                 -  400KiB -    -            20 +2-1 20 VMAs",
+            "    100     100 sample          map       7f1234567000  4.8KiB rw-  priv-anon    20 +2-1 ENOMEM vma_limit 20 of 19",
             "    100     100 sample          map                  -       - -    -             - by other",
         ]
     );
@@ -65,7 +65,25 @@ fn what_is_unusual_is_said() {
     let mut event = sample::event(Op::Unmap);
     event.cause = Cause::MapFixed;
     event.actor.owner_tgid = 99;
-    assert!(lines(&[event])[1].ends_with(" 20 by map_fixed in 99 2 VMAs"));
+    assert!(lines(&[event])[1].ends_with(" 20 +2-1 by map_fixed in 99 2 VMAs"));
+}
+
+#[test]
+fn vmas_made_and_gone_follow_their_count() {
+    let change = |delta, removed| {
+        let mut event = sample::event(Op::Protect);
+        event.space.vmas_delta = delta;
+        event.space.vmas_removed = removed;
+        lines(&[event])[1].split_once("   20").unwrap().1.to_owned()
+    };
+    assert_eq!(change(Some(2), Some(0)), " +2");
+    // Merged with both neighbours.
+    assert_eq!(change(Some(-2), Some(0)), " -2");
+    // Removed, and one of them replaced.
+    assert_eq!(change(Some(-2), Some(3)), " +1-3");
+    assert_eq!(change(Some(0), Some(0)), "");
+    assert_eq!(change(Some(1), None), "");
+    assert_eq!(change(None, None), "");
 }
 
 #[test]
