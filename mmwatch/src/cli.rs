@@ -118,6 +118,19 @@ Examples:
   mmwatch stat -p 1234         one process, until Ctrl-C
   mmwatch stat -- make -j2     a command and its children")]
     Stat(StatArgs),
+    /// Hold what mmwatch says against what the kernel says
+    ///
+    /// Each round compares, for every process that stands still meanwhile, the
+    /// model made of events with /proc/PID/maps, the number of VMAs with both,
+    /// and the sums of events with those kept in the kernel. Prints every
+    /// difference, and exits with 1 if there was any. Reading the maps of a
+    /// process takes its lock for reading: this is a check, not a way to watch.
+    #[command(after_help = "\
+Examples:
+  mmwatch verify                    all processes, for five seconds
+  mmwatch verify -p 1234 -d 60      one process, for a minute
+  mmwatch verify -- make -j2        a command and its children, until it ends")]
+    Verify(VerifyArgs),
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
@@ -159,6 +172,40 @@ pub struct StatArgs {
     /// Processes shown
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
     pub rows: usize,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Only this process (repeatable)
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
+    pub pid: Vec<u32>,
+    /// Time between two rounds: 1, 500ms, 2m
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub interval: Duration,
+    /// End after this time [default: 5s, with CMD its end]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
+    pub output: OutputArg,
+    /// How to hook the kernel; `mmwatch check` says what each can see here
+    #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto, help_heading = "Kernel")]
+    pub hooks: HooksArg,
+    /// Size of the ring buffer, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_bytes, help_heading = "Kernel")]
+    pub buffer: u64,
+    /// Lose this share of the events on purpose, from 0 to 1, to test what notices losses
+    #[arg(
+        long,
+        value_name = "RATIO",
+        hide_short_help = true,
+        help_heading = "Kernel"
+    )]
+    pub simulate_loss: Option<f64>,
+    /// Run this command and check it and its children, from its exec to its end
+    #[arg(last = true, value_name = "CMD")]
+    pub cmd: Vec<OsString>,
 }
 
 /// Flags of `check`.

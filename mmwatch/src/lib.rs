@@ -28,6 +28,9 @@ pub mod churn;
 pub mod ledger;
 pub mod space;
 
+// held against what the kernel says,
+pub mod verify;
+
 // to what people and programs read.
 pub mod sink;
 pub mod ui;

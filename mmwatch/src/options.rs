@@ -10,7 +10,7 @@ use std::{
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
-    cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, WatchArgs},
+    cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, VerifyArgs, WatchArgs},
     error::{Error, Result},
     event::Op,
     kernel::{
@@ -78,13 +78,18 @@ pub enum View {
         /// Processes shown.
         rows: usize,
     },
+    /// What mmwatch believes against what the kernel says.
+    Verify {
+        /// Time between two rounds.
+        interval: Duration,
+    },
 }
 
 impl View {
     /// Whether it shows what single events tell; sums are kept in the kernel.
     const fn needs_events(self) -> bool {
         match self {
-            Self::Trace => true,
+            Self::Trace | Self::Verify { .. } => true,
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
@@ -130,6 +135,7 @@ impl Task {
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
+            CliCommand::Verify(args) => verify(args)?,
         };
         Options::new(view, watch, system).map(Self::Watch)
     }
@@ -147,6 +153,41 @@ fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
         return Err(usage("--interval must be at least 10ms"));
     }
     Ok((View::Top { interval, rows }, watch))
+}
+
+/// A check that nobody ends is over after this time.
+const VERIFY: Duration = Duration::from_secs(5);
+
+fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
+    let VerifyArgs {
+        pid,
+        interval,
+        duration,
+        output,
+        hooks,
+        buffer,
+        simulate_loss,
+        cmd,
+    } = args;
+    if interval < MIN_INTERVAL {
+        return Err(usage("--interval must be at least 10ms"));
+    }
+    let watch = WatchArgs {
+        pid,
+        // All that a model is made of.
+        comm: None,
+        uid: None,
+        op: Vec::new(),
+        min_size: None,
+        failed: false,
+        duration: duration.or_else(|| cmd.is_empty().then_some(VERIFY)),
+        output,
+        hooks,
+        buffer,
+        simulate_loss,
+        cmd,
+    };
+    Ok((View::Verify { interval }, watch))
 }
 
 impl Options {

@@ -16,12 +16,15 @@ use crate::{
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
+    event::SpaceId,
     explain::explain,
     launch::{Held, Running},
-    ledger::{Ledger, Received},
+    ledger::{Ledger, Received, SinkCounters},
     process::{Proc, RecentLimits, page_bytes},
     sink::Sink,
     source::Source,
+    space::Snapshot,
+    verify::{Look, Verifier},
 };
 
 /// Records read before signals and ticks get their turn.
@@ -31,8 +34,8 @@ const BATCH: usize = 16_384;
 pub struct Job {
     /// Where events or reports go.
     pub sink: Box<dyn Sink>,
-    /// Sums instead of single events.
-    pub sums: Option<Sums>,
+    /// What is made of events and of what the kernel keeps.
+    pub work: Work,
     /// When to end.
     pub duration: Option<Duration>,
     /// What to run meanwhile.
@@ -45,13 +48,41 @@ pub struct Job {
 /// ended make room there only when they were looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How to sum.
+/// Time between two looks for models that need healing: soon enough for a
+/// model to be whole within a second, and late enough for short-lived
+/// processes to end before anybody reads their maps.
+const HEAL: Duration = Duration::from_millis(200);
+
+/// Looks at what is busy or different in a round of `verify`, at most.
+const LOOKS: usize = 4;
+
+/// Batches that are read in a row, at most: on a busy machine there is no end.
+const BATCHES: usize = 64;
+
+/// What to make of events, and of what the kernel keeps.
 #[derive(Clone, Copy, Debug)]
-pub struct Sums {
-    /// Time between reports; `None` for one at the end.
-    pub interval: Option<Duration>,
-    /// Processes in a report.
-    pub rows: usize,
+pub enum Work {
+    /// Nothing: the sink gets each event.
+    Events,
+    /// Reports from the kernel's sums.
+    Sums {
+        /// Time between reports; `None` for one at the end.
+        interval: Option<Duration>,
+        /// Processes in a report.
+        rows: usize,
+    },
+    /// Rounds of comparing models and sums with the kernel's.
+    Verify {
+        /// Time between rounds.
+        interval: Duration,
+    },
+}
+
+/// The state of a [`Work`].
+enum Desk {
+    Events,
+    Sums { churn: Churn, rows: usize },
+    Verify(Box<Verifier>),
 }
 
 /// Why the watch ended.
@@ -76,25 +107,38 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         decoder: Decoder::new(page_bytes()),
         received: Received::default(),
         sink: job.sink,
-        sums: match job.sums {
-            Some(sums) => Some((Churn::new(boot_ns()?, page_bytes()), sums.rows)),
-            None => None,
+        desk: match job.work {
+            Work::Events => Desk::Events,
+            Work::Sums { rows, .. } => Desk::Sums {
+                churn: Churn::new(boot_ns()?, page_bytes()),
+                rows,
+            },
+            Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
         },
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
+        noted: 0,
         output_closed: false,
     };
     let deadline = job.duration.map(|duration| Instant::now() + duration);
-    let interval = job.sums.and_then(|sums| sums.interval);
+    let (interval, look) = match job.work {
+        Work::Events => (None, None),
+        Work::Sums { interval, .. } => (interval, Some(LOOK)),
+        Work::Verify { interval } => (Some(interval), Some(HEAL)),
+    };
 
     let end = watch
-        .until_end(interval, deadline, command.as_mut(), &mut signals)
+        .until_end(interval, look, deadline, command.as_mut(), &mut signals)
         .await;
     watch.source.stop();
     let finished = match end {
         Ok(_) => watch.finish(),
         // The first failure is the one to tell; the account may be incomplete.
         Err(_) => Ok(()),
+    };
+    let different = match &watch.desk {
+        Desk::Verify(verifier) => verifier.differences() > 0,
+        Desk::Events | Desk::Sums { .. } => false,
     };
     drop(watch);
 
@@ -111,8 +155,14 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
     };
     end?;
     finished?;
+    if different {
+        return Ok(DIFFERENT);
+    }
     code
 }
+
+/// Exit code of a `verify` that found a difference.
+const DIFFERENT: u8 = 1;
 
 /// Waits for the command's end, after the watch.
 async fn ended(command: &mut Running, signals: &mut Signals) -> Result<u8> {
@@ -138,9 +188,11 @@ struct Watch<S> {
     decoder: Decoder,
     received: Received,
     sink: Box<dyn Sink>,
-    sums: Option<(Churn, usize)>,
+    desk: Desk,
     limits: RecentLimits,
     proc: Proc,
+    /// Events that the verifier took.
+    noted: u64,
     output_closed: bool,
 }
 
@@ -148,12 +200,13 @@ impl<S: Source> Watch<S> {
     async fn until_end(
         &mut self,
         interval: Option<Duration>,
+        look: Option<Duration>,
         deadline: Option<Instant>,
         mut command: Option<&mut Running>,
         signals: &mut Signals,
     ) -> Result<End> {
         let mut ticks = interval.map(every);
-        let mut looks = self.sums.is_some().then(|| every(LOOK));
+        let mut looks = look.map(every);
         // Whether records were left when a batch was full.
         let mut more = false;
         loop {
@@ -208,40 +261,135 @@ impl<S: Source> Watch<S> {
                 }
             };
             self.received.events += 1;
-            if event.errno.is_some() {
-                event.reason = explain(&event, &self.limits.at(event.boot_ns));
+            match &mut self.desk {
+                // Its sink takes all there is, and cannot stall.
+                Desk::Verify(verifier) => {
+                    verifier.note(&event);
+                    self.noted += 1;
+                }
+                Desk::Events | Desk::Sums { .. } => {
+                    if event.errno.is_some() {
+                        event.reason = explain(&event, &self.limits.at(event.boot_ns));
+                    }
+                    let result = self.sink.event(self.received.events, &event);
+                    self.written(result)?;
+                }
             }
-            let result = self.sink.event(self.received.events, &event);
-            self.written(result)?;
         }
         self.flush()?;
         Ok(true)
     }
 
-    /// Looks at what the kernel keeps.
-    fn look(&mut self) -> Result<()> {
-        if let Some((churn, _)) = &mut self.sums {
-            // The sums before the list: see `Churn::update`.
-            let sums = self.source.sums()?;
-            let listed = self.source.processes()?;
-            for key in churn.update(boot_ns()?, &sums, &listed) {
-                self.source.forget(key);
+    /// Reads until there is nothing left, or no end in sight.
+    fn drain(&mut self) -> Result<()> {
+        for _ in 0..BATCHES {
+            if !self.read()? {
+                break;
             }
         }
         Ok(())
     }
 
+    /// Looks at what the kernel keeps.
+    fn look(&mut self) -> Result<()> {
+        match &mut self.desk {
+            Desk::Events => {}
+            Desk::Sums { churn, .. } => {
+                // The sums before the list: see `Churn::update`.
+                let sums = self.source.sums()?;
+                let listed = self.source.processes()?;
+                for key in churn.update(boot_ns()?, &sums, &listed) {
+                    self.source.forget(key);
+                }
+            }
+            Desk::Verify(_) => self.heal()?,
+        }
+        Ok(())
+    }
+
+    /// Reads the maps of processes whose models want healing.
+    fn heal(&mut self) -> Result<()> {
+        self.drain()?;
+        let missed = self.ledger(false)?.missed().unwrap_or(0);
+        let order = self.source.tells_order();
+        let Desk::Verify(verifier) = &mut self.desk else {
+            return Ok(());
+        };
+        let before = self.source.processes()?;
+        let wanting = verifier.wanting(boot_ns()?, &before, missed, order);
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        let snapshots = snapshots(&self.proc, &wanting)?;
+        let after = self.source.processes()?;
+        let look = Look {
+            before: &before,
+            snapshots,
+            after: &after,
+        };
+        verifier.heal(boot_ns()?, look);
+        Ok(())
+    }
+
+    /// Compares, a few times where processes are busy or seem different.
+    fn compare(&mut self, closed: bool) -> Result<()> {
+        let mut listed = self.source.processes()?;
+        let Desk::Verify(verifier) = &mut self.desk else {
+            return Ok(());
+        };
+        let mut todo = verifier.begin(&listed);
+        for _ in 0..LOOKS {
+            let snapshots = snapshots(&self.proc, &todo)?;
+            let after = self.source.processes()?;
+            self.drain()?;
+            let Desk::Verify(verifier) = &mut self.desk else {
+                return Ok(());
+            };
+            let look = Look {
+                before: &listed,
+                snapshots,
+                after: &after,
+            };
+            todo = verifier.compare(boot_ns()?, &look);
+            if todo.is_empty() {
+                break;
+            }
+            listed = self.source.processes()?;
+        }
+
+        let before = self.source.sums()?;
+        self.drain()?;
+        let after = self.source.sums()?;
+        let listed = self.source.processes()?;
+        let ledger = self.ledger(closed)?;
+        let now = boot_ns()?;
+        let Desk::Verify(verifier) = &mut self.desk else {
+            return Ok(());
+        };
+        let lost = ledger.lost() > 0;
+        for key in verifier.compare_sums(now, &before, &after, &listed, lost) {
+            self.source.forget(key);
+        }
+        let result = self.sink.round(verifier.end(now), &ledger);
+        self.written(result)
+    }
+
     /// Ends the interval. `closed` as in [`Ledger::closed`].
     fn report(&mut self, closed: bool) -> Result<()> {
-        self.look()?;
+        match &self.desk {
+            Desk::Events => return Ok(()),
+            Desk::Sums { .. } => self.look()?,
+            // Detached, the programs tell nothing of what goes on meanwhile.
+            Desk::Verify(_) if closed => return Ok(()),
+            Desk::Verify(_) => self.compare(closed)?,
+        }
         let ledger = self.ledger(closed)?;
-        if let Some((churn, rows)) = &mut self.sums {
+        if let Desk::Sums { churn, rows } = &mut self.desk {
             let report = churn.tick(boot_ns()?, self.proc.max_map_count(), *rows);
             let result = self.sink.report(&report, &ledger);
             self.written(result)?;
-            self.flush()?;
         }
-        Ok(())
+        self.flush()
     }
 
     /// After the programs were stopped: reads what is left, reports, closes.
@@ -257,7 +405,14 @@ impl<S: Source> Watch<S> {
         Ok(Ledger {
             kernel: self.source.counters()?,
             received: self.received,
-            sinks: vec![self.sink.counters()],
+            sinks: vec![match &self.desk {
+                Desk::Events | Desk::Sums { .. } => self.sink.counters(),
+                Desk::Verify(_) => SinkCounters {
+                    sink: "verify",
+                    delivered: self.noted,
+                    dropped: 0,
+                },
+            }],
             closed,
         })
     }
@@ -277,6 +432,23 @@ impl<S: Source> Watch<S> {
             result => result.map_err(Error::io("writing the output")),
         }
     }
+}
+
+/// What `/proc` says of address spaces, each by a process that uses it. Who
+/// ended meanwhile is left out.
+fn snapshots(proc: &Proc, spaces: &[(SpaceId, u32)]) -> Result<Vec<(SpaceId, Snapshot)>> {
+    let mut snapshots = Vec::with_capacity(spaces.len());
+    for (id, pid) in spaces {
+        if let Some(text) = proc.maps(*pid)? {
+            let snapshot = Snapshot::parse(&text).map_err(|error| {
+                Error::Kernel(format!(
+                    "/proc/{pid}/maps is not as mmwatch knows it: {error}"
+                ))
+            })?;
+            snapshots.push((*id, snapshot));
+        }
+    }
+    Ok(snapshots)
 }
 
 /// Ticks, the first after one period.

@@ -69,6 +69,21 @@ impl Proc {
         })
     }
 
+    /// The text of `/proc/PID/maps`; `None` when the process is no more.
+    pub fn maps(&self, pid: u32) -> Result<Option<Vec<u8>>> {
+        let path = self.root.join(pid.to_string()).join("maps");
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
+        }
+    }
+
     /// Most VMAs that the kernel lets an address space have (`vm.max_map_count`).
     pub fn max_map_count(&self) -> u32 {
         self.setting("max_map_count")

@@ -17,12 +17,12 @@ use crate::{
     },
     launch,
     options::{Form, Options, Task, View},
-    pipeline::{self, Job, Sums},
+    pipeline::{self, Job, Work},
     process::Proc,
     sink::{
         Sink,
         json::{Json, SCHEMA},
-        text::{Tables, Trace},
+        text::{Rounds, Tables, Trace},
     },
     text::Escaped,
     ui,
@@ -53,16 +53,17 @@ fn watch(options: Options) -> Result<u8> {
 
     let job = Job {
         sink: sink(&options, WallClock::sample()?),
-        sums: match options.view {
-            View::Trace => None,
-            View::Top { interval, rows } => Some(Sums {
+        work: match options.view {
+            View::Trace => Work::Events,
+            View::Top { interval, rows } => Work::Sums {
                 interval: Some(interval),
                 rows,
-            }),
-            View::Stat { rows } => Some(Sums {
+            },
+            View::Stat { rows } => Work::Sums {
                 interval: None,
                 rows,
-            }),
+            },
+            View::Verify { interval } => Work::Verify { interval },
         },
         duration: options.duration,
         command,
@@ -73,7 +74,7 @@ fn watch(options: Options) -> Result<u8> {
 
 fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
     match (options.form, options.view) {
-        (Form::Json, View::Trace | View::Top { .. } | View::Stat { .. }) => {
+        (Form::Json, View::Trace | View::Top { .. } | View::Stat { .. } | View::Verify { .. }) => {
             Box::new(Json::new(io::stdout().lock(), clock))
         }
         (Form::Text, View::Trace) => Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock)),
@@ -82,11 +83,15 @@ fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
             clock,
             Box::new(ui::top::draw),
         )),
+        // Apart from what the command itself prints, here and below.
+        (Form::Text, View::Verify { .. }) if options.command.is_some() => {
+            Box::new(Rounds::new(io::stderr(), clock))
+        }
+        (Form::Text, View::Verify { .. }) => Box::new(Rounds::new(io::stdout().lock(), clock)),
         (Form::Text, View::Stat { .. }) => {
             let subject = subject(options);
             let draw =
                 Box::new(move |report: &_, ledger: &_, _| ui::stat::draw(report, ledger, &subject));
-            // Apart from what the command itself prints.
             if options.command.is_some() {
                 Box::new(Tables::new(io::stderr(), clock, draw))
             } else {

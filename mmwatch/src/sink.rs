@@ -9,6 +9,7 @@ use crate::{
     churn::Report,
     event::Event,
     ledger::{Ledger, SinkCounters},
+    verify::Round,
 };
 
 /// Writes what it is given.
@@ -21,6 +22,9 @@ pub trait Sink {
 
     /// The sums at the end of an interval.
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()>;
+
+    /// A round of `verify`.
+    fn round(&mut self, round: &Round, ledger: &Ledger) -> io::Result<()>;
 
     /// Hands on what is still buffered.
     fn flush(&mut self) -> io::Result<()>;

@@ -32,6 +32,8 @@ pub struct Spaces {
     /// By the address of the `mm_struct`, which one of them has at a time.
     spaces: FxHashMap<u64, Space>,
     unmodelled_events: u64,
+    /// Events applied, to those that are over too.
+    applied_events: u64,
 }
 
 impl Default for Spaces {
@@ -47,6 +49,7 @@ impl Spaces {
             capacity,
             spaces: FxHashMap::default(),
             unmodelled_events: 0,
+            applied_events: 0,
         }
     }
 
@@ -63,24 +66,33 @@ impl Spaces {
             }
             return None;
         }
-        match self.spaces.get(&id.mm).map(Space::id) {
-            Some(known) if known.born_boot_ns > id.born_boot_ns => return None,
-            Some(known) if known == id => {}
-            // The end of the one that had this address was not seen.
-            Some(_) => {
-                self.spaces.insert(id.mm, Space::new(id));
-            }
-            None if self.spaces.len() >= self.capacity => {
-                self.unmodelled_events += 1;
-                return None;
-            }
-            None => {
-                self.spaces.insert(id.mm, Space::new(id));
-            }
+        if !self.has_room(id) {
+            self.unmodelled_events += 1;
         }
-        let space = self.spaces.get_mut(&id.mm)?;
+        let space = self.meet(id)?;
+        let earlier = space.applied_events();
         space.note(event);
-        Some(space)
+        let applied = space.applied_events() - earlier;
+        self.applied_events += applied;
+        self.get_mut(id)
+    }
+
+    fn has_room(&self, id: SpaceId) -> bool {
+        self.spaces.len() < self.capacity || self.spaces.contains_key(&id.mm)
+    }
+
+    /// One of them, made if it is not known; `None` for want of room, and for
+    /// one that is over, another having its place.
+    pub fn meet(&mut self, id: SpaceId) -> Option<&mut Space> {
+        if !self.has_room(id) {
+            return None;
+        }
+        let space = self.spaces.entry(id.mm).or_insert_with(|| Space::new(id));
+        if space.id().born_boot_ns < id.born_boot_ns {
+            // The end of the one that had this address was not seen.
+            *space = Space::new(id);
+        }
+        (space.id() == id).then_some(space)
     }
 
     /// One of them.
@@ -103,10 +115,9 @@ impl Spaces {
         self.spaces.values_mut()
     }
 
-    /// Forgets one, whose end was missed.
-    pub fn remove(&mut self, id: SpaceId) -> Option<Space> {
-        self.get(id)?;
-        self.spaces.remove(&id.mm)
+    /// Forgets those that are not wanted: their end was missed.
+    pub fn retain(&mut self, wanted: impl Fn(SpaceId) -> bool) {
+        self.spaces.retain(|_, space| wanted(space.id()));
     }
 
     /// How many there are.
@@ -117,6 +128,12 @@ impl Spaces {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.spaces.is_empty()
+    }
+
+    /// Events applied in all, as they came in. Those that waited for a heal are
+    /// not among them.
+    pub fn applied_events(&self) -> u64 {
+        self.applied_events
     }
 
     /// Events of address spaces that there was no room for.

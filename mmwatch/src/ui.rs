@@ -56,7 +56,7 @@ fn vmas(out: &mut String, process: &ProcessReport, limit: u32) -> fmt::Result {
         };
         return write!(
             out,
-            "{state:>6} {peak:>6} {:>6} {:>7} {:>6} ",
+            "{state:>6} {peak:>6} {:>6} {:>7} {:>5} ",
             "-", "-", "-"
         );
     };

@@ -14,6 +14,7 @@ use crate::{
     ledger::SinkCounters,
     sample,
     source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums},
+    verify::Round,
 };
 
 /// Records that a test wrote, instead of the kernel.
@@ -143,6 +144,10 @@ impl Sink for Memo {
         Ok(())
     }
 
+    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -164,7 +169,7 @@ impl Sink for Memo {
 fn job(sink: &Memo) -> Job {
     Job {
         sink: Box::new(sink.clone()),
-        sums: None,
+        work: Work::Events,
         duration: None,
         command: None,
         proc: Proc::default(),
@@ -261,10 +266,10 @@ fn sums_come_at_each_interval_and_at_the_end() {
         ..Memo::default()
     };
     let job = Job {
-        sums: Some(Sums {
+        work: Work::Sums {
             interval: Some(Duration::from_millis(10)),
             rows: 5,
-        }),
+        },
         ..job(&sink)
     };
     let forgotten = Rc::default();

@@ -2,6 +2,7 @@
 //! `docs/event.schema.json` the schema.
 
 mod report;
+mod verdict;
 
 use std::{
     fmt,
@@ -18,6 +19,7 @@ use crate::{
     explain::Reason,
     flags::{Errno, MapFlags, Name, RemapFlags, advice_name},
     ledger::{Ledger, LedgerJson, SinkCounters},
+    verify::Round,
 };
 
 /// Version of the fields; additions keep it.
@@ -48,6 +50,11 @@ impl<W: Write> Sink for Json<W> {
 
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
         let line = report::ReportLine::new(self.clock, report, ledger);
+        self.output.lines(|buffer| write_line(buffer, &line))
+    }
+
+    fn round(&mut self, round: &Round, ledger: &Ledger) -> io::Result<()> {
+        let line = verdict::VerdictLine::new(self.clock, round, ledger);
         self.output.lines(|buffer| write_line(buffer, &line))
     }
 

@@ -1,10 +1,13 @@
 //! Text for people: a line per event, or what [`ui`](crate::ui) draws.
 
+mod rounds;
+
 use std::{
     fmt,
     io::{self, Write},
 };
 
+pub use self::rounds::Rounds;
 use super::{Output, Sink};
 use crate::{
     churn::Report,
@@ -12,6 +15,7 @@ use crate::{
     event::{Cause, Event, Op, What},
     ledger::{Ledger, SinkCounters},
     text::{Bytes, Escaped},
+    verify::Round,
 };
 
 /// One line per event; the ledger at the end goes to another writer.
@@ -43,6 +47,10 @@ impl<W: Write, L: Write> Sink for Trace<W, L> {
     }
 
     fn report(&mut self, _: &Report, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
         Ok(())
     }
 
@@ -85,6 +93,10 @@ impl<W: Write> Sink for Tables<W> {
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
         let text = (self.draw)(report, ledger, self.clock);
         self.to.write_all(text.as_bytes())
+    }
+
+    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

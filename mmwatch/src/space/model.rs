@@ -50,36 +50,39 @@ pub enum Reason {
     TornRead,
     /// The file of a mapping was not seen.
     UnknownFile,
-    /// Events were lost, or programs skipped.
-    Lost,
+    /// The kernel skipped programs.
+    Skipped,
+    /// The backend does not tell in which order threads change it.
+    Unordered,
 }
 
 impl Reason {
-    /// What people read.
+    /// Its name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::NeverRead => "never read",
-            Self::NewProgram => "new program",
-            Self::Unseen => "change not seen",
-            Self::Failed => "failed call",
-            Self::StackGrew => "stack grew",
-            Self::PagesRearranged => "pages rearranged",
-            Self::SeveralMoved => "several mappings moved",
-            Self::ReadImpliesExec => "reading implies executing",
-            Self::Drifted => "changed without a section",
-            Self::TotalDiffers => "total differs",
-            Self::Gap => "section missing",
-            Self::TooMuchPending => "too many sections missing",
-            Self::TornRead => "changed while read",
-            Self::UnknownFile => "unknown file",
-            Self::Lost => "events lost",
+            Self::NeverRead => "never_read",
+            Self::NewProgram => "new_program",
+            Self::Unseen => "change_not_seen",
+            Self::Failed => "failed_call",
+            Self::StackGrew => "stack_grew",
+            Self::PagesRearranged => "pages_rearranged",
+            Self::SeveralMoved => "several_mappings_moved",
+            Self::ReadImpliesExec => "reading_implies_executing",
+            Self::Drifted => "changed_without_a_section",
+            Self::TotalDiffers => "total_differs",
+            Self::Gap => "section_missing",
+            Self::TooMuchPending => "too_many_sections_missing",
+            Self::TornRead => "changed_while_read",
+            Self::UnknownFile => "unknown_file",
+            Self::Skipped => "programs_skipped",
+            Self::Unordered => "order_not_told",
         }
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(&self.name().replace('_', " "))
     }
 }
 
