@@ -1,0 +1,109 @@
+//! What the agent does around the kernel programs.
+
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use super::{STORM_LEN, filtered, first_line, limit, storm};
+use crate::run::{mmwatch, start_trace, take_apart, trace, workload};
+
+pub fn nobody_else_s_operations_come_with_a_user(backend: &str) {
+    let trace = filtered(backend, &["-u", "54321"]);
+    assert_eq!(trace.events.len(), 0);
+}
+
+pub fn a_running_process_is_watched_by_pid(backend: &str) {
+    // One process in the filter, one that is not; both unmap at their end.
+    let sleeping = |seconds: &str| {
+        Command::new("/bin/sh")
+            .args(["-c", &format!("/bin/sleep {seconds}; exit 0")])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let (mut watched, mut other) = (sleeping("2"), sleeping("1"));
+    let pid = watched.id();
+    let child = start_trace(backend, &["-p", &pid.to_string(), "-d", "4"], &[]);
+    watched.wait().unwrap();
+    other.wait().unwrap();
+    let trace = take_apart(&child.wait_with_output().unwrap());
+    trace.assert_whole();
+    assert!(
+        trace.events.iter().all(|event| event["pid"] == pid),
+        "{:#?}",
+        trace.events.iter().find(|event| event["pid"] != pid)
+    );
+    if !limit(backend, "end of an address space") {
+        assert_eq!(trace.of("exit").count(), 1);
+    }
+}
+
+pub fn the_command_s_exit_code_is_passed_on(backend: &str) {
+    for code in [0, 7] {
+        let trace = trace(backend, &[], &workload(&["exit", &code.to_string()]));
+        assert_eq!(trace.code, Some(code));
+        assert!(!trace.events.is_empty());
+    }
+    let missing = mmwatch()
+        .args(["trace", "--hooks", backend, "--", "/no/such/command"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(127));
+}
+
+pub fn an_interrupt_ends_with_the_ledger(backend: &str) {
+    let mut child = start_trace(backend, &[], &[]);
+    let (line, mut stdout) = first_line(&mut child);
+    // SAFETY: a child of our own that was not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let mut rest = line;
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "ledger");
+    assert_eq!(last["balanced"], true, "{last}");
+}
+
+pub fn a_closed_pipe_is_a_good_end(backend: &str) {
+    let mut child = start_trace(backend, &[], &[]);
+    drop(first_line(&mut child));
+    // It ends with the next write: something has to be written about.
+    while child.try_wait().unwrap().is_none() {
+        Command::new("/bin/true").status().unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+pub fn stat_sums_a_command(backend: &str) {
+    let pairs = 500;
+    let output = mmwatch()
+        .args(["stat", "-o", "json", "--hooks", backend, "--"])
+        .args(storm(pairs))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(report["type"], "report");
+    let sums = &report["all"]["total"];
+    // Each skipped program can cost an operation.
+    let pairs = pairs - report["ledger"]["missed"].as_u64().unwrap_or(0);
+    assert!(
+        sums["ops"]["map"]["count"].as_u64().unwrap() >= pairs,
+        "{sums}"
+    );
+    assert!(
+        sums["ops"]["unmap"]["bytes"].as_u64().unwrap() >= pairs * STORM_LEN,
+        "{sums}"
+    );
+    assert!(
+        sums["backings"]["private-anonymous"]["maps"]
+            .as_u64()
+            .unwrap()
+            >= pairs,
+        "{sums}"
+    );
+}
