@@ -261,16 +261,16 @@ impl<S: Source> Watch<S> {
                 }
             };
             self.received.events += 1;
+            if event.errno.is_some() {
+                event.reason = explain(&event, &self.limits.at(event.boot_ns));
+            }
             match &mut self.desk {
-                // Its sink takes all there is, and cannot stall.
+                // It takes all there is, and cannot stall.
                 Desk::Verify(verifier) => {
                     verifier.note(&event);
                     self.noted += 1;
                 }
                 Desk::Events | Desk::Sums { .. } => {
-                    if event.errno.is_some() {
-                        event.reason = explain(&event, &self.limits.at(event.boot_ns));
-                    }
                     let result = self.sink.event(self.received.events, &event);
                     self.written(result)?;
                 }

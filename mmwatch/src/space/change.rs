@@ -8,8 +8,12 @@ use super::{
 };
 use crate::{
     event::{self, Advise, Brk, Cause, Event, Map, Protect, Remap, Unmap, What},
+    explain,
     flags::{MapFlags, Prot, vm},
 };
+
+/// mmwatch knows no machine but x86-64.
+const PAGE_BYTES: u64 = 4096;
 
 /// What one event changed. Ranges are addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,9 @@ pub(super) enum Change {
     Clear(Range<u64>),
     /// What is mapped there has another protection.
     Protect(Range<u64>, Prot),
+    /// mprotect(2) failed at the first page that is not mapped: what comes
+    /// before it has another protection.
+    ProtectUpToHole(Range<u64>, Prot),
     /// mremap(2): see [`super::ranges::Ranges::move_to`].
     Move {
         /// Where it was.
@@ -116,11 +123,31 @@ impl Change {
 
     fn protect(event: &Event, protect: &Protect) -> Option<Self> {
         if event.errno.is_some() {
-            // Pages before the one that it failed at may have changed.
-            return Some(Self::Unexplained(Reason::Failed));
+            return Some(Self::failed_protect(event, protect));
         }
         let prot = protect.prot.filter(|prot| !prot.reaches_further())?;
         Some(Self::Protect(covered(protect.range)?, prot))
+    }
+
+    /// The kernel changes one VMA after the other, so those before the one that
+    /// it failed at have changed.
+    fn failed_protect(event: &Event, protect: &Protect) -> Self {
+        let unexplained = Self::Unexplained(Reason::Failed);
+        let (Some(addr), Some(len)) = (protect.range.addr, protect.range.requested_len_bytes)
+        else {
+            return unexplained;
+        };
+        let Some(len_bytes) = len.checked_next_multiple_of(PAGE_BYTES) else {
+            return Self::Nothing;
+        };
+        match (event.reason, protect.prot, range(addr, len_bytes)) {
+            // One page is in one VMA.
+            _ if len_bytes <= PAGE_BYTES => Self::Nothing,
+            (Some(explain::Reason::UnmappedRange), Some(prot), Some(range)) => {
+                Self::ProtectUpToHole(range, prot)
+            }
+            _ => unexplained,
+        }
     }
 
     fn remap(event: &Event, remap: &Remap) -> Option<Self> {
@@ -194,7 +221,10 @@ impl Change {
     /// again over ranges that may have it already.
     pub(super) fn is_relative(&self) -> bool {
         match self {
-            Self::Move { .. } | Self::Duplicate { .. } | Self::Detach(_) => true,
+            Self::ProtectUpToHole(..)
+            | Self::Move { .. }
+            | Self::Duplicate { .. }
+            | Self::Detach(_) => true,
             Self::Nothing
             | Self::Set(..)
             | Self::Clear(_)

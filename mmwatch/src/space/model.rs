@@ -415,6 +415,19 @@ impl Space {
                 }
                 ranges.protect(range.clone(), *prot);
             }
+            Change::ProtectUpToHole(range, prot) => {
+                let mut end = range.start;
+                for (mapped, _) in ranges.within(range.clone()) {
+                    if mapped.start != end {
+                        break;
+                    }
+                    end = mapped.end;
+                }
+                if end == range.end {
+                    return Err(Reason::Failed);
+                }
+                ranges.protect(range.start..end, *prot);
+            }
             Change::Move { old, new, keep_old } => {
                 if !ranges.move_to(old.clone(), new.clone(), *keep_old) {
                     return Err(Reason::SeveralMoved);

@@ -155,16 +155,31 @@ fn a_failed_call_changed_what_the_counts_say() {
             );
         }
     }
-    // Part of the range may have another protection now.
-    assert_eq!(
-        Change::of(&failed(sample::event(Op::Protect), Some(0))),
-        unexplained(Reason::Failed)
-    );
     // Some of several mappings moved.
     let mut moved = sample::event(Op::Remap);
     (moved.errno, moved.space.total_delta_bytes) = (grown, Some(0));
     moved.space.vmas_removed = Some(1);
     assert_eq!(Change::of(&moved), unexplained(Reason::Failed));
+}
+
+#[test]
+fn a_failed_protect_changed_what_came_before_it() {
+    let protect = |requested, reason| {
+        let mut event = failed(sample::event(Op::Protect), Some(0));
+        event.reason = reason;
+        if let What::Protect(protect) = &mut event.what {
+            protect.range.len_bytes = Some(0);
+            protect.range.requested_len_bytes = Some(requested);
+        }
+        Change::of(&event)
+    };
+    // What fails for one page did nothing; of several, some may have changed.
+    assert_eq!(protect(4000, None), Change::Nothing);
+    assert_eq!(protect(8000, None), unexplained(Reason::Failed));
+    assert_eq!(
+        protect(8000, Some(explain::Reason::UnmappedRange)),
+        Change::ProtectUpToHole(AT..AT + 8192, Prot(1))
+    );
 }
 
 #[test]

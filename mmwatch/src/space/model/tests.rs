@@ -389,9 +389,9 @@ fn an_audit_finds_what_no_event_told() {
 #[test]
 fn the_first_reason_stays_until_it_is_healed() {
     let mut space = Kernel::new().model();
-    space.mark_approximate(Reason::Lost);
+    space.mark_approximate(Reason::Skipped);
     space.mark_approximate(Reason::Drifted);
-    assert_eq!(space.wants_healing(0), Some(Reason::Lost));
+    assert_eq!(space.wants_healing(0), Some(Reason::Skipped));
     assert_eq!(space.heal(0, 0, Ranges::default(), 0), Healed::Exact);
     assert_eq!(space.wants_healing(0), None);
 }
@@ -409,7 +409,7 @@ fn an_address_space_ends() {
     });
     let mut space = kernel.model();
     assert!(space.is_over());
-    space.mark_approximate(Reason::Lost);
+    space.mark_approximate(Reason::Skipped);
     assert_eq!(space.wants_healing(u64::MAX), None);
 }
 

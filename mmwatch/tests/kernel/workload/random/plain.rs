@@ -331,8 +331,15 @@ impl<'a> Worker<'a> {
 
     fn protect(&mut self) {
         let spot = self.spot();
-        let prot = self.random.pick(&PROTS) as u64;
-        self.call(libc::SYS_mprotect, [spot.start, spot.len, prot]);
+        let prot = self.random.pick(&PROTS);
+        // Refused for a file opened for reading: with more pages than one,
+        // nobody could tell how many were changed before that.
+        let len = if prot & libc::PROT_WRITE == 0 {
+            spot.len
+        } else {
+            PAGE
+        };
+        self.call(libc::SYS_mprotect, [spot.start, len, prot as u64]);
     }
 
     pub fn advise(&mut self, start: u64, len: u64) {
