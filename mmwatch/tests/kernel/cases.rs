@@ -28,6 +28,7 @@ pub const WATCHING: &[(&str, Case)] = &[
         "failing_calls_give_their_errno",
         watching::failing_calls_give_their_errno,
     ),
+    ("failures_are_explained", watching::failures_are_explained),
     (
         "a_process_is_followed_from_fork_to_exit",
         watching::a_process_is_followed_from_fork_to_exit,

@@ -2,6 +2,8 @@
 //! result, and write the notes to a file at their end; between the two marks
 //! they allocate nothing, so that every event there is one of their calls.
 
+mod refusals;
+
 use std::{
     ffi::CStr,
     fs,
@@ -25,6 +27,7 @@ pub struct Note {
     pub op: String,
     pub cause: String,
     pub errno: Option<String>,
+    pub errno_reason: Option<String>,
     pub addr: Option<u64>,
     pub len_bytes: Option<u64>,
     pub requested_len_bytes: Option<u64>,
@@ -43,6 +46,7 @@ pub fn main(args: &[String]) {
     match args.as_slice() {
         ["calls", notes, file] => calls(notes, file),
         ["failures", notes, file] => failures(notes, file),
+        ["refusals", notes, _file] => refusals::main(notes),
         ["storm", pairs, len] => storm(pairs.parse().unwrap(), len.parse().unwrap()),
         ["threads", threads, pairs] => {
             threads_storm(threads.parse().unwrap(), pairs.parse().unwrap())
@@ -199,6 +203,7 @@ impl Notes {
                 op: note.op.to_owned(),
                 cause: note.cause.to_owned(),
                 errno: note.errno.map(str::to_owned),
+                errno_reason: None,
                 addr: note.addr,
                 len_bytes: note.len_bytes,
                 requested_len_bytes: note.requested_len_bytes,
