@@ -1,6 +1,7 @@
 //! What must hold under every backend.
 
 mod agent;
+mod exact;
 mod watching;
 
 use std::{
@@ -28,6 +29,7 @@ pub const WATCHING: &[(&str, Case)] = &[
         "failing_calls_give_their_errno",
         watching::failing_calls_give_their_errno,
     ),
+    ("failures_are_explained", watching::failures_are_explained),
     (
         "a_process_is_followed_from_fork_to_exit",
         watching::a_process_is_followed_from_fork_to_exit,
@@ -35,6 +37,23 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "sections_of_threads_are_in_order",
         watching::sections_of_threads_are_in_order,
+    ),
+    (
+        "random_operations_leave_no_difference",
+        exact::random_operations_leave_no_difference,
+    ),
+    (
+        "what_was_lost_on_purpose_is_in_the_sums",
+        exact::what_was_lost_on_purpose_is_in_the_sums,
+    ),
+    ("gross_and_net_are_told", exact::gross_and_net_are_told),
+    (
+        "ids_that_come_again_are_other_processes",
+        exact::ids_that_come_again_are_other_processes,
+    ),
+    (
+        "the_limit_is_shown_as_reached",
+        exact::the_limit_is_shown_as_reached,
     ),
     (
         "a_storm_is_counted_whole",

@@ -5,6 +5,7 @@
 
 mod notes;
 mod random;
+mod refusals;
 
 use std::{
     fs,
@@ -23,6 +24,7 @@ pub fn main(args: &[String]) {
     match args.as_slice() {
         ["calls", notes, file] => calls(notes, file),
         ["failures", notes, file] => failures(notes, file),
+        ["refusals", notes, _file] => refusals::main(notes),
         ["storm", pairs, len] => storm(pairs.parse().unwrap(), len.parse().unwrap()),
         ["threads", threads, pairs] => {
             threads_storm(threads.parse().unwrap(), pairs.parse().unwrap())

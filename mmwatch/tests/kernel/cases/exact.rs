@@ -1,0 +1,330 @@
+//! Exactness: what mmwatch believes is what the kernel says, and sums do not
+//! depend on what the ring buffer took.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use serde_json::Value;
+
+use super::{emulated, hex};
+use crate::run::{mmwatch, trace, workload};
+
+/// Rounds of `verify` after which a process that stands still must be whole.
+const ROUNDS: u64 = 100;
+
+/// A random program under `mmwatch verify`, which stops at barriers.
+struct Verified {
+    mmwatch: Child,
+    stdin: ChildStdin,
+    lines: Receiver<Line>,
+}
+
+/// What comes in.
+enum Line {
+    /// A line of mmwatch's JSON.
+    Verdict(Value),
+    /// A line of the program's.
+    Program(String),
+}
+
+impl Verified {
+    fn start(backend: &str, args: &[&str], program: &[&str]) -> Self {
+        // mmwatch's own stdout is not to be mixed with the program's.
+        let script = format!("exec {} >&2", workload(program).join(" "));
+        let mut child = mmwatch()
+            .args(["verify", "-o", "json", "-i", "200ms", "--hooks", backend])
+            .args(args)
+            .args(["--", "/bin/sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (send, lines) = channel();
+        let verdicts = BufReader::new(child.stdout.take().unwrap());
+        let from_mmwatch = send.clone();
+        thread::spawn(move || {
+            for line in verdicts.lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap();
+                let _ = from_mmwatch.send(Line::Verdict(value));
+            }
+        });
+        let program = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            for line in program.lines().map_while(Result::ok) {
+                let _ = send.send(Line::Program(line));
+            }
+        });
+        Self {
+            stdin: child.stdin.take().unwrap(),
+            mmwatch: child,
+            lines,
+        }
+    }
+
+    /// Lets the program go on from each barrier once its processes are whole.
+    /// Returns the operations that it did, and the last line but the ledger.
+    fn run(mut self, name: &str) -> (u64, Value) {
+        let mut stopped: Vec<u64> = Vec::new();
+        let mut waited = 0;
+        let mut done = None;
+        let mut last = Value::Null;
+        for line in &self.lines {
+            match line {
+                Line::Program(line) => {
+                    println!("{name}: {line}");
+                    if let Some((_, pids)) = line.split_once(" pids ") {
+                        stopped = pids.split(',').map(|pid| pid.parse().unwrap()).collect();
+                        waited = 0;
+                    } else if let Some(count) = line.strip_prefix("done ") {
+                        done = Some(count.parse().unwrap());
+                    }
+                }
+                Line::Verdict(value) if value["type"] == "verdict" => {
+                    assert_eq!(value["different"], 0, "{name}: {value:#}");
+                    if !stopped.is_empty() {
+                        waited += 1;
+                        assert!(waited < ROUNDS, "{name}: never whole: {value:#}");
+                    }
+                    // The first round after the barrier may have begun before it.
+                    if waited > 1 && stopped.iter().all(|pid| is_same(&value, *pid)) {
+                        stopped.clear();
+                        waited = 0;
+                        self.stdin.write_all(b"\n").unwrap();
+                    }
+                    last = value;
+                }
+                Line::Verdict(ledger) => assert_eq!(ledger["balanced"], true, "{ledger}"),
+            }
+        }
+        assert_eq!(self.mmwatch.wait().unwrap().code(), Some(0), "{name}");
+        (done.expect("the program's own count"), last)
+    }
+}
+
+fn is_same(verdict: &Value, pid: u64) -> bool {
+    let processes = verdict["processes"].as_array().unwrap();
+    processes
+        .iter()
+        .any(|process| process["pid"] == pid && process["verdict"] == "same")
+}
+
+/// More than 200,000 operations of threads and processes, compared at barriers.
+pub fn random_operations_leave_no_difference(backend: &str) {
+    for (seed, operations, threads, processes, set) in [
+        ("1", "60000", "1", "1", "plain"),
+        ("2", "25000", "4", "1", "plain"),
+        ("3", "10000", "2", "2", "all"),
+        ("4", "5000", "3", "1", "all"),
+    ] {
+        let program = ["random", seed, operations, threads, processes, set];
+        let name = program.join(" ");
+        let verified = Verified::start(backend, &["--buffer", "64M"], &program);
+        let (done, last) = verified.run(&name);
+        let total = [operations, threads, processes]
+            .iter()
+            .map(|number| number.parse::<u64>().unwrap())
+            .product::<u64>();
+        assert!(done >= total, "{name}: {done} operations");
+        println!(
+            "{name}: {} events applied, {} heals",
+            last["events_applied"], last["heals"]
+        );
+        // What hooks explain, nobody looks up: that would be no test of the model.
+        let whole = backend != "tracepoint" && set == "plain";
+        if whole && last["ledger"]["missed"] == 0 {
+            let heals = last["heals"].as_u64().unwrap();
+            assert!(heals <= 4, "{name}: {last:#}");
+            assert!(last["events_applied"].as_u64().unwrap() > total / 2);
+        }
+    }
+}
+
+/// Sums of a storm, whatever share of its events was lost.
+pub fn what_was_lost_on_purpose_is_in_the_sums(backend: &str) {
+    let program = ["random", "5", "2000", "2", "1", "plain"];
+    let verified = Verified::start(backend, &["--simulate-loss", "0.99"], &program);
+    let (_, last) = verified.run("lossy");
+    let ledger = &last["ledger"];
+    let number = |name: &str| ledger[name].as_u64().unwrap();
+    assert!(number("simulated") > 10 * number("submitted"), "{ledger}");
+    assert_eq!(number("lost"), number("simulated") + number("ring_full"));
+
+    // A storm of a known number of calls, summed without and with loss.
+    let pairs = 2_000;
+    for loss in ["0", "0.99"] {
+        let output = mmwatch()
+            .args(["stat", "-o", "json", "--hooks", backend])
+            .args(["--simulate-loss", loss, "--"])
+            .args(super::storm(pairs))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let missed = report["ledger"]["missed"].as_u64().unwrap_or(0);
+        let bytes = report["all"]["total"]["unmapped_bytes"].as_u64().unwrap();
+        assert!(bytes >= (pairs - missed) * super::STORM_LEN, "{report:#}");
+    }
+}
+
+/// Requested and effective, gross and net: what no list of arguments tells.
+pub fn gross_and_net_are_told(backend: &str) {
+    let command = workload(&["gross"]);
+    let trace = (0..5)
+        .map(|_| trace(backend, &["--op", "map,unmap,protect"], &command))
+        .find(|trace| trace.missed() == 0)
+        .expect("one run of five without a skipped program");
+    assert_eq!(trace.code, Some(0), "{}", trace.stderr);
+    let at = |cause: &str, addr: u64| {
+        let mut found = trace
+            .events
+            .iter()
+            .filter(|event| event["cause"] == cause && hex(&event["addr"]) == Some(addr));
+        found
+            .next_back()
+            .unwrap_or_else(|| panic!("no {cause} at {addr:#x}"))
+    };
+    // 1 TiB of which 4 MiB are mapped.
+    let unmap = at("munmap", 0x1000_0000_0000);
+    assert_eq!(unmap["requested_len_bytes"], 1_u64 << 40, "{unmap:#}");
+    assert_eq!(unmap["len_bytes"], 4 << 20, "{unmap:#}");
+    assert_eq!(unmap["vmas_delta"], -1, "{unmap:#}");
+
+    // Over three mappings of different protection, at their very edges.
+    let (unmap, map) = (at("map_fixed", 0x2000_0000_0000), at("mmap", 0x2000_0000_0000));
+    assert_eq!(unmap["section"], map["section"]);
+    assert_eq!(unmap["len_bytes"], 3 << 12, "{unmap:#}");
+    assert_eq!(map["vmas_delta"], -2, "{map:#}");
+    // How many VMAs were removed is told where the unmap core is hooked.
+    if backend != "tracepoint" {
+        assert_eq!(unmap["vmas_removed"], 3, "{unmap:#}");
+        assert_eq!(map["vmas_made"], 1, "{map:#}");
+    }
+
+    // Next to one like it.
+    let merged = at("mmap", 0x3000_0000_1000);
+    assert_eq!(merged["vmas_made"], 0, "{merged:#}");
+    assert_eq!(merged["vmas_delta"], 0, "{merged:#}");
+    // Between two like it: three became one.
+    let joined = at("mmap", 0x4000_0000_1000);
+    assert_eq!(joined["vmas_made"], 0, "{joined:#}");
+    assert_eq!(joined["vmas_merged"], 1, "{joined:#}");
+
+    // A hole in the middle of one: three pieces, one of them removed.
+    let hole = at("munmap", 0x5000_0000_1000);
+    assert_eq!(hole["vmas_delta"], 1, "{hole:#}");
+    if backend != "tracepoint" {
+        assert_eq!(hole["vmas_removed"], 1, "{hole:#}");
+        assert_eq!(hole["vmas_made"], 2, "{hole:#}");
+    }
+    // Another protection in the middle of one.
+    let split = at("mprotect", 0x6000_0000_1000);
+    assert_eq!(split["vmas_made"], 2, "{split:#}");
+}
+
+/// A process id that comes again is another process.
+pub fn ids_that_come_again_are_other_processes(backend: &str) {
+    let lives: u64 = if emulated() { 2_000 } else { 10_000 };
+    let minimum = "/proc/sys/kernel/pid_max";
+    let before = fs::read_to_string(minimum).unwrap();
+    // The smallest that the kernel takes (301 and up, by its CPUs).
+    let set = (301..2_048).find(|max| fs::write(minimum, max.to_string()).is_ok());
+    assert!(set.is_some(), "cannot lower kernel.pid_max");
+    let command = workload(&["lives", &lives.to_string()]);
+    let args = ["--op", "map,exit,fork", "--buffer", "64M"];
+    let trace = trace(backend, &args, &command);
+    fs::write(minimum, before.trim()).unwrap();
+    assert_eq!(trace.code, Some(0), "{}", trace.stderr);
+    trace.assert_balanced();
+    assert_eq!(trace.counter("lost"), 0);
+
+    // Life n maps, as its only call, 1 + n % 512 pages with the offset of its
+    // number: so an event tells whose it is, and its record must agree.
+    let mut of_life: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();
+    let mut reused = BTreeMap::new();
+    for event in trace.of("map") {
+        let Some(offset) = event["file"]["offset_bytes"].as_u64() else {
+            continue;
+        };
+        if event["file"]["path"].as_str() != Some("/proc/self/pagemap") && offset < 1 << 40 {
+            continue;
+        }
+        let key = (
+            event["pid"].as_u64().unwrap(),
+            event["start_boot_ns"].as_u64().unwrap(),
+        );
+        of_life.entry(key).or_default().push(offset >> 40);
+        *reused.entry(key.0).or_insert(0) += 1;
+    }
+    let missed = trace.missed();
+    assert!(of_life.len() as u64 + missed >= lives, "{}", of_life.len());
+    assert!(
+        reused.values().any(|count| *count > 1),
+        "no process id came again"
+    );
+    for (key, numbers) in &of_life {
+        assert_eq!(numbers.len(), 1, "{key:?} has the maps of {numbers:?}");
+    }
+    // Each life's end is its own: as many as there were, each for one of them.
+    let mut ends = BTreeMap::new();
+    for exit in trace.of("exit") {
+        let key = (
+            exit["pid"].as_u64().unwrap(),
+            exit["start_boot_ns"].as_u64().unwrap(),
+        );
+        *ends.entry(key).or_insert(0) += 1;
+    }
+    if !super::limit(backend, "end of an address space") {
+        for key in of_life.keys() {
+            let count = ends.get(key).copied().unwrap_or(0);
+            assert!(count <= 1 && count + missed >= 1, "{key:?} ended {count} times");
+        }
+    }
+}
+
+/// A process that has all VMAs that it may have is shown so.
+pub fn the_limit_is_shown_as_reached(backend: &str) {
+    let path = "/proc/sys/vm/max_map_count";
+    let before = fs::read_to_string(path).unwrap();
+    if emulated() {
+        fs::write(path, "2000").unwrap();
+    }
+    let limit: u64 = fs::read_to_string(path).unwrap().trim().parse().unwrap();
+    // It fills its address space, says so, and waits.
+    let mut full = Command::new(&workload(&["full"])[0])
+        .args(&workload(&["full"])[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(full.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let output = mmwatch()
+        .args(["top", "--plain", "-i", "500ms", "-d", "1"])
+        .args(["--hooks", backend, "-p", &full.id().to_string()])
+        .output()
+        .unwrap();
+    drop(full.stdin.take());
+    full.wait().unwrap();
+    fs::write(path, before.trim()).unwrap();
+
+    let text = String::from_utf8_lossy(&output.stdout);
+    let pid = full.id().to_string();
+    let row: Vec<&str> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.first() == Some(&pid.as_str()))
+        .unwrap_or_else(|| panic!("no row of {pid}: {text}"));
+    let vmas: u64 = row[2].parse().unwrap();
+    assert!(vmas >= limit, "{text}");
+    assert_eq!(row[4], "100.0", "{text}");
+    assert_eq!(line.trim(), vmas.to_string(), "{text}");
+}
