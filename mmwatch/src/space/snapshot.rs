@@ -1,6 +1,6 @@
 //! What `/proc/PID/maps` says.
 
-use std::ops::Range;
+use std::{io::BufRead, iter, ops::Range};
 
 use super::ranges::{Backed, Mapping, Ranges};
 use crate::{event::Dev, flags::Prot};
@@ -30,36 +30,43 @@ impl Snapshot {
     /// The kernel hands it out a piece at a time, so where the address space
     /// changes meanwhile, ranges may come twice: what comes later counts.
     pub fn parse(text: &[u8]) -> Result<Self, MalformedLine> {
-        let mut snapshot = Self::default();
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        if text.is_empty() {
-            return Ok(snapshot);
-        }
-        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            if line.ends_with(b" [vsyscall]") {
-                continue;
-            }
-            let (range, mapping) = area(line).ok_or_else(|| MalformedLine {
-                number: index + 1,
-                line: String::from_utf8_lossy(line).into_owned(),
-            })?;
-            snapshot.ranges.set(range, mapping);
-            snapshot.vmas += 1;
-        }
-        Ok(snapshot)
+        let mut vmas = 0;
+        let ranges = lines(text)
+            .enumerate()
+            .filter(|(_, line)| !line.ends_with(b" [vsyscall]"))
+            .map(|(index, line)| {
+                vmas += 1;
+                area(line).ok_or_else(|| MalformedLine {
+                    number: index + 1,
+                    line: String::from_utf8_lossy(line).into_owned(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { ranges, vmas })
     }
+}
+
+/// The lines without their ends.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        let text = rest;
+        // Of what searches for a byte, the fast one. Memory does not fail to be read.
+        let len = rest.skip_until(b'\n').unwrap_or(0);
+        let line = text.get(..len).filter(|line| !line.is_empty())?;
+        Some(line.strip_suffix(b"\n").unwrap_or(line))
+    })
 }
 
 /// `START-END PERMS OFFSET MAJ:MIN INODE NAME`, all but the inode in hex.
 fn area(line: &[u8]) -> Option<(Range<u64>, Mapping)> {
-    let (start, rest) = number(line, 16, b'-')?;
-    let (end, rest) = number(rest, 16, b' ')?;
+    let (start, rest) = hex(line, b'-')?;
+    let (end, rest) = hex(rest, b' ')?;
     let (&[read, write, execute, kind, space], rest) = rest.split_first_chunk()?;
-    let (offset, rest) = number(rest, 16, b' ')?;
-    let (major, rest) = number(rest, 16, b':')?;
-    let (minor, rest) = number(rest, 16, b' ')?;
-    // The name is padded to a column; a line without one ends with the inode.
-    let (inode, _name) = number(rest, 10, b' ')?;
+    let (offset, rest) = hex(rest, b' ')?;
+    let (major, rest) = hex(rest, b':')?;
+    let (minor, rest) = hex(rest, b' ')?;
+    let inode = decimal(rest)?;
 
     let prot = bit(read, b'r', 1)? | bit(write, b'w', 2)? | bit(execute, b'x', 4)?;
     let shared = match (kind, space) {
@@ -95,17 +102,37 @@ fn bit(byte: u8, letter: u8, bit: u32) -> Option<u32> {
     }
 }
 
-/// A number up to `end` or the line's end, and what follows.
-fn number(line: &[u8], radix: u32, end: u8) -> Option<(u64, &[u8])> {
+/// A number in hex that ends with `end`, and what follows.
+fn hex(line: &[u8], end: u8) -> Option<(u64, &[u8])> {
     let mut value: u64 = 0;
     for (index, &byte) in line.iter().enumerate() {
-        if byte == end && index != 0 {
-            return Some((value, line.get(index + 1..)?));
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ if byte == end && index != 0 => return Some((value, line.get(index + 1..)?)),
+            _ => return None,
+        };
+        if value >> 60 != 0 {
+            return None;
         }
-        let digit = char::from(byte).to_digit(radix)?;
-        value = value.checked_mul(radix.into())?.checked_add(digit.into())?;
+        value = value << 4 | u64::from(digit);
     }
-    (!line.is_empty()).then_some((value, &[]))
+    None
+}
+
+/// A number that ends with a space or with the line.
+fn decimal(line: &[u8]) -> Option<u64> {
+    let mut value: u64 = 0;
+    for (index, &byte) in line.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                value = value.checked_mul(10)?.checked_add((byte - b'0').into())?;
+            }
+            b' ' if index != 0 => return Some(value),
+            _ => return None,
+        }
+    }
+    (!line.is_empty()).then_some(value)
 }
 
 #[cfg(test)]

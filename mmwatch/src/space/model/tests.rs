@@ -248,6 +248,7 @@ fn a_missing_section_is_waited_for_but_not_for_ever() {
     let mut space = kernel.model();
     assert_eq!(space.heal(3, 3, kernel.now().clone(), 0), Healed::Exact);
     space.note(&lost);
+    space.note(&kernel.events[1]);
     assert!(space.is_exact());
     assert_eq!(space.ranges(), kernel.now());
     assert_eq!((space.heals(), space.applied_since_heal()), (2, 0));

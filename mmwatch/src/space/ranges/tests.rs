@@ -37,10 +37,10 @@ fn pages(range: Range<u64>) -> Range<u64> {
     range.start * PAGE..range.end * PAGE
 }
 
-fn shape(ranges: &Ranges) -> Vec<Range<u64>> {
+fn shape(ranges: &Ranges) -> Vec<(u64, u64)> {
     ranges
         .iter()
-        .map(|(range, _)| range.start / PAGE..range.end / PAGE)
+        .map(|(range, _)| (range.start / PAGE, range.end / PAGE))
         .collect()
 }
 
@@ -59,17 +59,17 @@ fn neighbours_that_are_alike_are_one() {
     ranges.set(pages(0..2), anonymous(3));
     ranges.set(pages(4..6), anonymous(3));
     ranges.set(pages(2..4), anonymous(3));
-    assert_eq!(shape(&ranges), [0..6]);
+    assert_eq!(shape(&ranges), [(0, 6)]);
     ranges.protect(pages(1..3), Prot(1));
-    assert_eq!(shape(&ranges), [0..1, 1..3, 3..6]);
+    assert_eq!(shape(&ranges), [(0, 1), (1, 3), (3, 6)]);
     ranges.protect(pages(1..3), Prot(3));
-    assert_eq!(shape(&ranges), [0..6]);
+    assert_eq!(shape(&ranges), [(0, 6)]);
     let shared = Mapping {
         shared: true,
         ..anonymous(3)
     };
     ranges.set(pages(6..7), shared);
-    assert_eq!(shape(&ranges), [0..6, 6..7]);
+    assert_eq!(shape(&ranges), [(0, 6), (6, 7)]);
 }
 
 #[test]
@@ -77,16 +77,16 @@ fn files_are_one_where_their_offsets_go_on() {
     let mut ranges = Ranges::default();
     ranges.set(pages(0..2), file(7, 8 * PAGE));
     ranges.set(pages(2..4), file(7, 10 * PAGE));
-    assert_eq!(shape(&ranges), [0..4]);
+    assert_eq!(shape(&ranges), [(0, 4)]);
     ranges.set(pages(4..5), file(7, 13 * PAGE));
     ranges.set(pages(5..6), file(8, 14 * PAGE));
-    assert_eq!(shape(&ranges), [0..4, 4..5, 5..6]);
+    assert_eq!(shape(&ranges), [(0, 4), (4, 5), (5, 6)]);
     assert_eq!(ranges.get(3 * PAGE + 1), Some(file(7, 11 * PAGE + 1)));
     // The missing piece again, from the middle of what is there.
     ranges.clear(pages(1..2));
-    assert_eq!(shape(&ranges), [0..1, 2..4, 4..5, 5..6]);
+    assert_eq!(shape(&ranges), [(0, 1), (2, 4), (4, 5), (5, 6)]);
     ranges.set(pages(1..2), file(7, 9 * PAGE));
-    assert_eq!(shape(&ranges), [0..4, 4..5, 5..6]);
+    assert_eq!(shape(&ranges), [(0, 4), (4, 5), (5, 6)]);
 }
 
 #[test]
@@ -176,20 +176,20 @@ fn a_move_takes_what_is_there() {
     ranges.set(pages(0..4), file(1, 0));
     // From the middle, growing.
     assert!(ranges.move_to(pages(1..2), pages(10..13), false));
-    assert_eq!(shape(&ranges), [0..1, 2..4, 10..13]);
+    assert_eq!(shape(&ranges), [(0, 1), (2, 4), (10, 13)]);
     assert_eq!(ranges.get(12 * PAGE), Some(file(1, 3 * PAGE)));
     // Shrinking, while the old place stays.
     assert!(ranges.move_to(pages(10..13), pages(20..21), true));
-    assert_eq!(shape(&ranges), [0..1, 2..4, 10..13, 20..21]);
+    assert_eq!(shape(&ranges), [(0, 1), (2, 4), (10, 13), (20, 21)]);
     // In place.
     assert!(ranges.move_to(pages(20..21), pages(20..23), false));
     assert!(ranges.move_to(pages(10..13), pages(10..11), false));
-    assert_eq!(shape(&ranges), [0..1, 2..4, 10..11, 20..23]);
+    assert_eq!(shape(&ranges), [(0, 1), (2, 4), (10, 11), (20, 23)]);
     // Two mappings, and a hole.
     assert!(!ranges.move_to(pages(0..4), pages(30..34), false));
-    assert_eq!(shape(&ranges), [10..11, 20..23, 30..31, 32..34]);
+    assert_eq!(shape(&ranges), [(10, 11), (20, 23), (30, 31), (32, 34)]);
     assert!(!ranges.move_to(pages(40..41), pages(10..11), false));
-    assert_eq!(shape(&ranges), [20..23, 30..31, 32..34]);
+    assert_eq!(shape(&ranges), [(20, 23), (30, 31), (32, 34)]);
 }
 
 /// What can be done to ranges, in pages.
@@ -347,6 +347,25 @@ proptest! {
                 );
             }
         }
+    }
+
+    #[test]
+    fn collected_they_are_as_set_one_by_one(
+        areas in prop::collection::vec((a_range(), a_mapping()), 0..20),
+        sorted in any::<bool>(),
+    ) {
+        let mut areas: Vec<Area> =
+            areas.into_iter().map(|(range, mapping)| (pages(range), mapping)).collect();
+        if sorted {
+            areas.sort_by_key(|(range, _)| range.start);
+        }
+        let mut set = Ranges::default();
+        for (range, mapping) in areas.clone() {
+            set.set(range, mapping);
+        }
+        prop_assert_eq!(&areas.into_iter().collect::<Ranges>(), &set);
+        // In order and apart.
+        prop_assert_eq!(&set.iter().collect::<Ranges>(), &set);
     }
 
     #[test]
