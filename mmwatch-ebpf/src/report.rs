@@ -263,28 +263,26 @@ fn mmap(
     if errno == 0 {
         head.known |= KNOWN_RANGE;
     }
-    if let Some(section) = detail {
-        head.known |= KNOWN_VM_FLAGS;
-        payload.vm_flags = section.map.vm_flags;
-    }
-    if flags & MAP_ANONYMOUS == 0 {
-        match detail {
-            Some(section) => {
-                if section.has(HAS_FILE) {
-                    head.known |= KNOWN_FILE;
-                    payload.file = section.map.file_id;
-                }
-            }
-            None => {
-                if let Some(file) = task.file(descriptor)
-                    && let Some(id) = file::identity(file)
-                {
-                    file::announce(hook, &id, file);
-                    head.known |= KNOWN_FILE;
-                    payload.file = id;
-                }
+    match detail {
+        // For a shared anonymous mapping, the file that the kernel made for it.
+        Some(section) => {
+            head.known |= KNOWN_VM_FLAGS;
+            payload.vm_flags = section.map.vm_flags;
+            if section.has(HAS_FILE) {
+                head.known |= KNOWN_FILE;
+                payload.file = section.map.file_id;
             }
         }
+        None if flags & MAP_ANONYMOUS == 0 => {
+            if let Some(file) = task.file(descriptor)
+                && let Some(id) = file::identity(file)
+            {
+                file::announce(hook, &id, file);
+                head.known |= KNOWN_FILE;
+                payload.file = id;
+            }
+        }
+        None => {}
     }
     let extent = if errno == 0 {
         Extent {
@@ -433,7 +431,7 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
         Some(section) if section.has(HAS_DELTA) => section.pages_delta,
         _ => 0,
     };
-    if !failed && pages_delta == 0 {
+    if !failed && !section.is_some_and(Section::changed) {
         // A question, or a move within a page: nothing was done.
         return;
     }

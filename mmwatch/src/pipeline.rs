@@ -223,8 +223,8 @@ impl<S: Source> Watch<S> {
                 _ = when(ticks.as_mut(), Interval::tick) => {
                     more = self.read()?;
                     self.report(false)?;
-                    if let Some(looks) = &mut looks {
-                        // That was one.
+                    // A report looks by itself; a round heals nothing.
+                    if let (Desk::Sums { .. }, Some(looks)) = (&self.desk, &mut looks) {
                         looks.reset();
                     }
                 }

@@ -116,6 +116,46 @@ fn limit(backend: &str, words: &str) -> bool {
         .any(|limit| limit.as_str().unwrap().contains(words))
 }
 
+/// An address.
+fn hex(value: &Value) -> Option<u64> {
+    u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
+}
+
+/// Whether this is a virtual machine of ours, where no instruction runs as it is
+/// and nobody else is there to mind what is done to it.
+fn is_emulated() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU"))
+}
+
+/// A setting of the kernel that is another while the value lives.
+struct Sysctl {
+    path: &'static str,
+    before: String,
+}
+
+impl Sysctl {
+    /// Sets it to the first of `values` that the kernel takes.
+    fn set(path: &'static str, mut values: impl Iterator<Item = u32>) -> Self {
+        let before = fs::read_to_string(path).unwrap();
+        let taken = values.find(|value| fs::write(path, value.to_string()).is_ok());
+        assert!(taken.is_some(), "{path} cannot be set");
+        Self { path, before }
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path, self.before.trim());
+    }
+}
+
+const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
+
+/// A low `vm.max_map_count`, where each VMA takes its time.
+fn low_limit() -> Option<Sysctl> {
+    is_emulated().then(|| Sysctl::set(MAX_MAP_COUNT, [2_000].into_iter()))
+}
+
 /// A size that nothing else has, so that a filter leaves the storm alone.
 const STORM_LEN: u64 = 512 << 20;
 const STORM_ONLY: [&str; 4] = ["--op", "map,unmap", "--min-size", "512M"];

@@ -3,6 +3,7 @@
 //! they allocate nothing, so that every event there is one of their calls.
 //! One more makes its calls at random, see [`random`].
 
+pub mod exact;
 mod notes;
 mod random;
 mod refusals;
@@ -36,6 +37,9 @@ pub fn main(args: &[String]) {
             processes: processes.parse().unwrap(),
             set: set.parse().unwrap(),
         }),
+        ["gross"] => exact::gross(),
+        ["lives", count] => exact::lives(count.parse().unwrap()),
+        ["full"] => exact::full(),
         ["random-check"] => random::check::main(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),

@@ -11,15 +11,11 @@ use std::{
 use aya::programs::loaded_programs;
 use serde_json::Value;
 
-use super::{STORM_ONLY, check, filtered, first_line, limit, storm};
+use super::{STORM_ONLY, check, filtered, first_line, hex, is_emulated, limit, low_limit, storm};
 use crate::{
     run::{Trace, start_trace, take_apart, temporary, trace, workload},
     workload::{MARK_BEGIN, MARK_END, Note},
 };
-
-fn hex(value: &Value) -> Option<u64> {
-    u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
-}
 
 /// Traces a workload that takes notes.
 fn noted(backend: &str, args: &[&str], name: &str) -> (Trace, Vec<Note>) {
@@ -131,30 +127,8 @@ pub fn failing_calls_give_their_errno(backend: &str) {
     compare(backend, &[], "failures");
 }
 
-/// `vm.max_map_count` while the value lives: each VMA takes its time where every
-/// instruction is emulated, and nobody else is there to mind.
-struct LowLimit {
-    before: String,
-}
-
-const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
-
-impl LowLimit {
-    fn set() -> Self {
-        let before = fs::read_to_string(MAX_MAP_COUNT).unwrap();
-        fs::write(MAX_MAP_COUNT, "2000").unwrap();
-        Self { before }
-    }
-}
-
-impl Drop for LowLimit {
-    fn drop(&mut self) {
-        let _ = fs::write(MAX_MAP_COUNT, &self.before);
-    }
-}
-
 pub fn failures_are_explained(backend: &str) {
-    let _low = is_emulated().then(LowLimit::set);
+    let _low = low_limit();
     compare(backend, &["-x"], "refusals");
 }
 
@@ -262,11 +236,6 @@ pub fn sections_of_threads_are_in_order(backend: &str) {
         breaks.len(),
         trace.missed()
     );
-}
-
-/// Whether this is a virtual machine that runs no instruction as it is.
-fn is_emulated() -> bool {
-    fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU"))
 }
 
 /// Pairs of calls in a storm.

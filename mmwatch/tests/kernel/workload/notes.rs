@@ -33,7 +33,7 @@ pub struct Note {
 }
 
 /// Lines of `/proc/self/maps` less `[vsyscall]`, counted without allocating.
-fn vmas() -> u64 {
+pub fn vmas() -> u64 {
     static mut BUFFER: [u8; 1 << 16] = [0; 1 << 16];
     const MAPS: &CStr = c"/proc/self/maps";
     // SAFETY: the program has one thread here; the buffer has the length given.

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::{
-    ANON, Answer, MARK_BEGIN, MARK_END, Note, PAGE, RW, mmap, mprotect, mremap, munmap, vmas,
+    ANON, Answer, MARK_BEGIN, MARK_END, Note, PAGE, RW, mmap, mprotect, mremap, munmap, notes::vmas,
 };
 
 /// `(op, cause)` of a call.
