@@ -357,17 +357,26 @@ impl<S: Source> Watch<S> {
             listed = self.source.processes()?;
         }
 
-        let before = self.source.sums()?;
-        self.drain()?;
-        let after = self.source.sums()?;
+        for _ in 0..LOOKS {
+            let before = self.source.sums()?;
+            self.drain()?;
+            let after = self.source.sums()?;
+            let lost = self.ledger(closed)?.lost() > 0;
+            let Desk::Verify(verifier) = &mut self.desk else {
+                return Ok(());
+            };
+            if lost || !verifier.compare_sums(&before, &after) {
+                break;
+            }
+        }
+        let sums = self.source.sums()?;
         let listed = self.source.processes()?;
         let ledger = self.ledger(closed)?;
         let now = boot_ns()?;
         let Desk::Verify(verifier) = &mut self.desk else {
             return Ok(());
         };
-        let lost = ledger.lost() > 0;
-        for key in verifier.compare_sums(now, &before, &after, &listed, lost) {
+        for key in verifier.finished(now, &sums, &listed) {
             self.source.forget(key);
         }
         let result = self.sink.round(verifier.end(now), &ledger);

@@ -8,6 +8,8 @@
 
 mod difference;
 
+use std::mem;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use self::difference::Difference;
@@ -36,6 +38,8 @@ pub struct Verifier {
     /// Times that a model was made anew.
     heals: u64,
     round: Round,
+    /// Processes whose sums differed when last looked at.
+    differing: Vec<(ProcessKey, Comm, Vec<Difference>)>,
     differences: u64,
 }
 
@@ -126,6 +130,7 @@ impl Verifier {
             missed: 0,
             heals: 0,
             round: Round::default(),
+            differing: Vec::new(),
             differences: 0,
         }
     }
@@ -189,6 +194,9 @@ impl Verifier {
                 && let Some(space) = self.spaces.meet(id)
             {
                 let (before, after) = (before.sections, after.sections);
+                if let Some(file) = snapshot.zero_file {
+                    space.meet_zero_file(file);
+                }
                 let healed = space.heal(before, after, snapshot.ranges, now_boot_ns);
                 log::debug!("sections {before} to {after} of {id:?}: {healed:?}");
                 self.heals += 1;
@@ -284,29 +292,39 @@ impl Verifier {
     }
 
     /// Compares the sums of those processes whose sums were the same before and
-    /// after all events were noted. Returns the processes that the kernel may
-    /// forget. Not to be called once events were lost: then the kernel knows more.
+    /// after all events were noted. Returns whether any differ: a record may be
+    /// on its way, summed and not yet in the ring, so that only a difference
+    /// that stays is one. Not to be called once events were lost: then the
+    /// kernel knows more.
     pub fn compare_sums(
         &mut self,
-        now_boot_ns: u64,
         before: &[(ProcessKey, ProcessSums)],
         after: &[(ProcessKey, ProcessSums)],
-        listed: &[Listed],
-        lost: bool,
-    ) -> Vec<ProcessKey> {
+    ) -> bool {
         let before: FxHashMap<_, _> = before.iter().map(|(key, sums)| (*key, sums)).collect();
+        self.differing.clear();
         for (key, kernel) in after {
             let still = before.get(key).is_some_and(|b| b.sums == kernel.sums);
-            if lost || !still || *key == ProcessKey::OTHER {
+            if !still || *key == ProcessKey::OTHER {
                 continue;
             }
             let received = self.received.get(key).copied().unwrap_or_default();
             let found = difference::of_sums(&kernel.sums, &received);
             if !found.is_empty() {
-                self.differ(*key, kernel, found);
+                self.differing.push((*key, Comm::new(kernel.comm), found));
             }
         }
-        let done = self.churn.update(now_boot_ns, after, listed);
+        !self.differing.is_empty()
+    }
+
+    /// Returns the processes whose sums are final: the kernel may forget them.
+    pub fn finished(
+        &mut self,
+        now_boot_ns: u64,
+        sums: &[(ProcessKey, ProcessSums)],
+        listed: &[Listed],
+    ) -> Vec<ProcessKey> {
+        let done = self.churn.update(now_boot_ns, sums, listed);
         self.churn.tick(now_boot_ns, 0, 0);
         for key in &done {
             self.received.remove(key);
@@ -315,7 +333,7 @@ impl Verifier {
     }
 
     /// Adds differences of sums to a process, which may be over already.
-    fn differ(&mut self, key: ProcessKey, kernel: &ProcessSums, mut found: Vec<Difference>) {
+    fn differ(&mut self, key: ProcessKey, comm: Comm, mut found: Vec<Difference>) {
         let processes = &mut self.round.processes;
         match processes.iter_mut().find(|known| known.key == key) {
             Some(known) => {
@@ -327,7 +345,7 @@ impl Verifier {
             }
             None => processes.push(Checked {
                 key,
-                comm: Comm::new(kernel.comm),
+                comm,
                 vmas: 0,
                 section: 0,
                 events_applied: 0,
@@ -338,6 +356,9 @@ impl Verifier {
 
     /// Ends the round.
     pub fn end(&mut self, now_boot_ns: u64) -> &Round {
+        for (key, comm, found) in mem::take(&mut self.differing) {
+            self.differ(key, comm, found);
+        }
         let round = &mut self.round;
         round.boot_ns = now_boot_ns;
         round.processes.sort_by_key(|process| process.key);

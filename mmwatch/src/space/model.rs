@@ -7,7 +7,7 @@ use super::{
     ranges::{Backed, Mapping, Ranges},
 };
 use crate::{
-    event::{Event, SpaceId, What},
+    event::{Dev, Event, SpaceId, What},
     flags::Prot,
 };
 
@@ -36,6 +36,8 @@ pub enum Reason {
     PagesRearranged,
     /// mremap(2) of several mappings, or of one that is not in the model.
     SeveralMoved,
+    /// mremap(2) of `/dev/zero` mapped privately: its offsets are the kernel's secret.
+    ZeroMoved,
     /// Reading implies executing (`READ_IMPLIES_EXEC`).
     ReadImpliesExec,
     /// The address space changed without a section.
@@ -67,6 +69,7 @@ impl Reason {
             Self::StackGrew => "stack_grew",
             Self::PagesRearranged => "pages_rearranged",
             Self::SeveralMoved => "several_mappings_moved",
+            Self::ZeroMoved => "dev_zero_moved",
             Self::ReadImpliesExec => "reading_implies_executing",
             Self::Drifted => "changed_without_a_section",
             Self::TotalDiffers => "total_differs",
@@ -121,6 +124,10 @@ pub struct Space {
     approximate: Option<Reason>,
     /// Whether the process was seen to have `READ_IMPLIES_EXEC`.
     read_implies_exec: bool,
+    /// Device and inode of `/dev/zero`, once it was met. Mapped privately it is
+    /// anonymous memory to the kernel, which gives it offsets of its own when
+    /// it moves untouched (`copy_vma`).
+    zero_file: Option<(Dev, u64)>,
     over: bool,
     heals: u64,
     applied_events: u64,
@@ -171,6 +178,7 @@ impl Space {
             missing_since_ns: None,
             approximate: Some(Reason::NeverRead),
             read_implies_exec: false,
+            zero_file: None,
             over: false,
             heals: 0,
             applied_events: 0,
@@ -197,6 +205,11 @@ impl Space {
             return; // It was in what was read.
         }
         self.read_implies_exec |= change::reading_implied_executing(event);
+        if let Some(file) = event.file()
+            && file.path.as_deref() == Some("/dev/zero")
+        {
+            self.meet_zero_file((file.dev, file.inode));
+        }
         let change = Change::of(event);
         let outcome = Outcome::of(event);
         let next = self.approximate.is_none()
@@ -239,6 +252,11 @@ impl Space {
             None if self.is_exact() => Healed::Exact,
             None => Healed::Waiting,
         }
+    }
+
+    /// Tells device and inode of `/dev/zero`.
+    pub fn meet_zero_file(&mut self, file: (Dev, u64)) {
+        self.zero_file = Some(file);
     }
 
     /// Compares with the kernel's own numbers: its last section and its total
@@ -429,6 +447,18 @@ impl Space {
                 ranges.protect(range.start..end, *prot);
             }
             Change::Move { old, new, keep_old } => {
+                let zero = |mapping: &Mapping| {
+                    !mapping.shared
+                        && self
+                            .zero_file
+                            .is_some_and(|zero| mapping.file() == Some(zero))
+                };
+                if ranges
+                    .within(old.clone())
+                    .any(|(_, mapping)| zero(&mapping))
+                {
+                    return Err(Reason::ZeroMoved);
+                }
                 if !ranges.move_to(old.clone(), new.clone(), *keep_old) {
                     return Err(Reason::SeveralMoved);
                 }

@@ -69,6 +69,14 @@ impl Mapping {
         Self { backed, ..self }
     }
 
+    /// Device and inode of its file.
+    pub const fn file(&self) -> Option<(Dev, u64)> {
+        match self.backed {
+            Backed::File { dev, inode, .. } => Some((dev, inode)),
+            Backed::Anonymous | Backed::UnknownFile => None,
+        }
+    }
+
     /// Whether both may be the same: an unknown file may be any file, or none
     /// that is shown.
     fn agrees(&self, other: &Self) -> bool {

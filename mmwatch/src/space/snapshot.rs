@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub ranges: Ranges,
     /// Number of VMAs, `[vsyscall]` left out, which the kernel does not count either.
     pub vmas: u32,
+    /// Device and inode of `/dev/zero`, where it is mapped.
+    pub zero_file: Option<(Dev, u64)>,
 }
 
 /// A line that is not one of `/proc/PID/maps`.
@@ -31,18 +33,27 @@ impl Snapshot {
     /// changes meanwhile, ranges may come twice: what comes later counts.
     pub fn parse(text: &[u8]) -> Result<Self, MalformedLine> {
         let mut vmas = 0;
+        let mut zero_file = None;
         let ranges = lines(text)
             .enumerate()
             .filter(|(_, line)| !line.ends_with(b" [vsyscall]"))
             .map(|(index, line)| {
                 vmas += 1;
-                area(line).ok_or_else(|| MalformedLine {
+                let area = area(line).ok_or_else(|| MalformedLine {
                     number: index + 1,
                     line: String::from_utf8_lossy(line).into_owned(),
-                })
+                })?;
+                if line.ends_with(b" /dev/zero") {
+                    zero_file = area.1.file();
+                }
+                Ok(area)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { ranges, vmas })
+        Ok(Self {
+            ranges,
+            vmas,
+            zero_file,
+        })
     }
 }
 

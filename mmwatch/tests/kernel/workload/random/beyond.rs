@@ -2,7 +2,10 @@
 //! that are changed in part before the call fails, stacks that grow by
 //! themselves, sealed mappings, and processes that come and go.
 
-use std::ffi::{CStr, c_void};
+use std::{
+    ffi::{CStr, c_void},
+    os::fd::AsRawFd as _,
+};
 
 use super::{
     super::{ANON, PAGE, RW},
@@ -52,7 +55,8 @@ impl Own {
 impl Worker<'_> {
     pub fn beyond(&mut self) {
         match self.random.below(1000) {
-            0..250 => self.segment(),
+            0..220 => self.segment(),
+            220..250 => self.zero(),
             250..400 => self.remap_pages(),
             400..640 => self.over_holes(),
             640..820 => self.remap_much(),
@@ -93,6 +97,17 @@ impl Worker<'_> {
             self.own.attached = start;
         }
         self.keep(start, pages * PAGE, true);
+    }
+
+    /// `/dev/zero` privately: anonymous to the kernel, which gives it other
+    /// offsets when it moves.
+    fn zero(&mut self) {
+        let (from, to) = (self.place(4), self.place(4));
+        let fixed = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        let zero = self.files.zero.as_raw_fd();
+        self.mmap(from, 4 * PAGE, libc::PROT_READ, fixed, zero, 3);
+        let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        self.mremap(from, 2 * PAGE, 2 * PAGE, fixed, to);
     }
 
     fn remap_pages(&mut self) {

@@ -244,10 +244,7 @@ impl<'a> Worker<'a> {
             ),
             13 => (private, self.files.memfd.as_raw_fd()),
             14 => (shared, self.files.memfd.as_raw_fd()),
-            _ => (
-                self.random.pick(&[private, shared]),
-                self.files.zero.as_raw_fd(),
-            ),
+            _ => (shared, self.files.zero.as_raw_fd()),
         };
         let page = match fd {
             -1 => 0,
