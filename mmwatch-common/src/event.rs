@@ -343,7 +343,7 @@ pub struct Unmap {
     pub addr: u64,
     /// Bytes that were mapped there and no longer are.
     pub len_bytes: u64,
-    /// Length of the range as asked for.
+    /// Length of the range as asked for; 0 where several ranges were.
     pub requested_len_bytes: u64,
     /// VMAs removed, pieces after splitting counted; [`UNKNOWN_VMAS`] where not seen.
     pub vmas_removed: u32,

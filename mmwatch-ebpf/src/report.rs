@@ -584,15 +584,16 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
         let mut head = head(task, Cause::Other, 0, Some(section), part);
         head.cause = cause;
         head.known |= known;
+        head.known |= KNOWN_RANGE;
         let unmap = &section.unmap;
-        if unmap.runs == 1 {
-            // Of several ranges only their hull is known.
-            head.known |= KNOWN_RANGE;
-        }
         let payload = Unmap {
             addr: unmap.start,
             len_bytes: bytes(unmap.pages),
-            requested_len_bytes: unmap.end.wrapping_sub(unmap.start),
+            // Of several ranges only their hull is known.
+            requested_len_bytes: match unmap.runs {
+                1 => unmap.end.wrapping_sub(unmap.start),
+                _ => 0,
+            },
             vmas_removed: vmas_removed(section, false),
             pad: 0,
         };

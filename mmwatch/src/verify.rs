@@ -268,8 +268,9 @@ impl Verifier {
         if let Some(reason) = space.wants_healing(now_boot_ns) {
             return Verdict::Healing(reason);
         }
-        if !space.is_exact() {
-            // A section is known whose call has not returned.
+        if !space.is_exact() || space.applied_section() != row.sections {
+            // A section is known whose call has not returned, or one that came
+            // after the maps were read.
             return Verdict::Busy;
         }
         let mut differences: Vec<_> = space

@@ -42,7 +42,16 @@ pub fn taken(hook: Hook, task: &Task, mm: u64) {
         }
         return;
     };
-    begin(hook, task, mm, section);
+    if section.waits() {
+        // It will do so for ever: the kernel skipped the program at its call's
+        // return, because another task was in the same program on that CPU.
+        // What it did is known and is reported now.
+        if let Some(row) = emit::ledger(hook) {
+            row.unfinished += 1;
+        }
+        report::unreturned(hook, task, section);
+    }
+    section.begin(mm);
     if let Some(size) = space::size(mm) {
         section.vmas_before = size.vmas;
         section.pages_before = size.pages;
@@ -51,25 +60,13 @@ pub fn taken(hook: Hook, task: &Task, mm: u64) {
     }
 }
 
-/// Begins a section. One that still waits for its call's return will do so for
-/// ever: the kernel skipped the program there, because another task was in the
-/// same program on that CPU. What it did is known and is reported now.
-#[inline(always)]
-fn begin(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
-    if section.waits() {
-        if let Some(row) = emit::ledger(hook) {
-            row.unfinished += 1;
-        }
-        report::unreturned(hook, task, section);
-    }
-    section.begin(mm);
-}
-
 /// The section that details met under the write lock of the current task's
 /// address space go to. Where the taking of the lock was not seen (a kretprobe
-/// with too many tasks in the function), it begins here.
+/// with too many tasks in the function), it begins here; had the return of the
+/// call before been missed as well, the kernel's counters tell of both, and the
+/// gap in the numbers of sections of what is not reported.
 #[inline(always)]
-pub fn detail_section(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut Section> {
+pub fn detail_section(task: &Task, mm: u64) -> Option<&'static mut Section> {
     if mm == 0 || filter::process(task) != Process::Wanted {
         return None;
     }
@@ -77,7 +74,7 @@ pub fn detail_section(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut S
         return Some(section);
     }
     let section = section::get_or_make(task.tid)?;
-    begin(hook, task, mm, section);
+    section.begin(mm);
     Some(section)
 }
 
@@ -99,8 +96,8 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
             // it holds the parent's. The child's is adopted when it is whole.
             return;
         }
-        // Taken where no hook saw it.
-        begin(hook, task, mm, section);
+        // Taken where no hook saw it: see `detail_section`.
+        section.begin(mm);
     }
     match space::settle(task, mm, section, downgraded) {
         Settled::Foreign => {

@@ -58,7 +58,7 @@ fn returned(section: &mut Section, result: u64) {
 #[inline(always)]
 fn chooses_file(vma: u64) {
     let task = Task::current();
-    if let Some(section) = lock::detail_section(Hook::SharedFile, &task, task.mm()) {
+    if let Some(section) = lock::detail_section(&task, task.mm()) {
         section.map.vma = vma;
     }
 }
@@ -81,7 +81,7 @@ fn kprobe_shmem_zero_setup(ctx: ProbeContext) -> u32 {
 #[fexit]
 fn fexit_mmap_region(ctx: FExitContext) -> i32 {
     let task = Task::current();
-    if let Some(section) = lock::detail_section(Hook::Map, &task, task.mm()) {
+    if let Some(section) = lock::detail_section(&task, task.mm()) {
         entered(
             section,
             ctx.arg(0),
@@ -99,7 +99,7 @@ fn fexit_mmap_region(ctx: FExitContext) -> i32 {
 #[kprobe]
 fn kprobe_mmap_region(ctx: ProbeContext) -> u32 {
     let task = Task::current();
-    if let Some(section) = lock::detail_section(Hook::MapEnter, &task, task.mm()) {
+    if let Some(section) = lock::detail_section(&task, task.mm()) {
         let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
         entered(section, arg(0), arg(1), arg(2), arg(3), arg(4));
     }

@@ -6,8 +6,6 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 
-use mmwatch_common::counter::Hook;
-
 use crate::{
     globals::config,
     hooks::lock,
@@ -21,7 +19,7 @@ use crate::{
 #[inline(always)]
 fn completing(vms: u64) {
     let task = Task::current();
-    let Some(section) = lock::detail_section(Hook::Unmap, &task, task.mm()) else {
+    let Some(section) = lock::detail_section(&task, task.mm()) else {
         return;
     };
     let (Some(start), Some(end), Some(vmas), Some(pages)) = (
@@ -45,7 +43,7 @@ fn completing(vms: u64) {
 fn entered(start: u64, end: u64) {
     let task = Task::current();
     let mm = task.mm();
-    if let Some(section) = lock::detail_section(Hook::UnmapEnter, &task, mm)
+    if let Some(section) = lock::detail_section(&task, mm)
         && let Some(pages) = member!(mm, mm_total_vm: u64)
     {
         section.unmap.pages_at_enter = pages;
