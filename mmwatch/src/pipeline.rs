@@ -376,7 +376,7 @@ impl<S: Source> Watch<S> {
         let Desk::Verify(verifier) = &mut self.desk else {
             return Ok(());
         };
-        for key in verifier.finished(now, &sums, &listed) {
+        for key in verifier.note_sums(now, &sums, &listed) {
             self.source.forget(key);
         }
         let result = self.sink.round(verifier.end(now), &ledger);

@@ -69,6 +69,8 @@ pub struct Checked {
     pub vmas: u32,
     /// Number of its address space's last section.
     pub section: u64,
+    /// Operations that it did since the start, by the kernel's sums.
+    pub operations: u64,
     /// Events that its model was made of since it was healed last.
     pub events_applied: u64,
     /// What came of it.
@@ -241,6 +243,7 @@ impl Verifier {
                 comm: Comm::new(after.comm),
                 vmas: after.vmas,
                 section: after.sections,
+                operations: 0,
                 events_applied: self.spaces.get(*id).map_or(0, Space::applied_since_heal),
                 verdict,
             };
@@ -318,8 +321,9 @@ impl Verifier {
         !self.differing.is_empty()
     }
 
-    /// Returns the processes whose sums are final: the kernel may forget them.
-    pub fn finished(
+    /// Notes what the kernel's sums are at the end of a round. Returns the
+    /// processes whose sums are final: the kernel may forget them.
+    pub fn note_sums(
         &mut self,
         now_boot_ns: u64,
         sums: &[(ProcessKey, ProcessSums)],
@@ -329,6 +333,11 @@ impl Verifier {
         self.churn.tick(now_boot_ns, 0, 0);
         for key in &done {
             self.received.remove(key);
+        }
+        let kernel: FxHashMap<_, _> = sums.iter().map(|(key, sums)| (*key, sums)).collect();
+        for process in &mut self.round.processes {
+            let sums = kernel.get(&process.key);
+            process.operations = sums.map_or(0, |process| process.sums.all_ops().count);
         }
         done
     }
@@ -349,6 +358,7 @@ impl Verifier {
                 comm,
                 vmas: 0,
                 section: 0,
+                operations: 0,
                 events_applied: 0,
                 verdict: Verdict::Different(found),
             }),

@@ -48,14 +48,6 @@ pub const WATCHING: &[(&str, Case)] = &[
     ),
     ("gross_and_net_are_told", exact::gross_and_net_are_told),
     (
-        "ids_that_come_again_are_other_processes",
-        exact::ids_that_come_again_are_other_processes,
-    ),
-    (
-        "the_limit_is_shown_as_reached",
-        exact::the_limit_is_shown_as_reached,
-    ),
-    (
         "a_storm_is_counted_whole",
         watching::a_storm_is_counted_whole,
     ),
@@ -66,10 +58,6 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "the_agent_never_sees_itself",
         watching::the_agent_never_sees_itself,
-    ),
-    (
-        "filters_let_through_what_they_say",
-        watching::filters_let_through_what_they_say,
     ),
     (
         "check_predicts_what_trace_does",
@@ -103,6 +91,18 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "nobody_else_s_operations_come_with_a_user",
         agent::nobody_else_s_operations_come_with_a_user,
+    ),
+    (
+        "filters_let_through_what_they_say",
+        watching::filters_let_through_what_they_say,
+    ),
+    (
+        "ids_that_come_again_are_other_processes",
+        exact::ids_that_come_again_are_other_processes,
+    ),
+    (
+        "the_limit_is_shown_as_reached",
+        exact::the_limit_is_shown_as_reached,
     ),
 ];
 

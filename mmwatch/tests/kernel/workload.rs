@@ -39,6 +39,7 @@ pub fn main(args: &[String]) {
         }),
         ["gross"] => exact::gross(),
         ["lives", count] => exact::lives(count.parse().unwrap()),
+        ["pairs", count] => exact::pairs(count.parse().unwrap()),
         ["full"] => exact::full(),
         ["random-check"] => random::check::main(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),

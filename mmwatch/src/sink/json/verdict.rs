@@ -40,6 +40,7 @@ struct CheckedFields<'a> {
     reason: Option<&'static str>,
     vmas: u32,
     section: u64,
+    operations: u64,
     events_applied: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differences: Vec<DifferenceFields>,
@@ -109,6 +110,7 @@ impl<'a> CheckedFields<'a> {
             reason,
             vmas: checked.vmas,
             section: checked.section,
+            operations: checked.operations,
             events_applied: checked.events_applied,
             differences,
         }

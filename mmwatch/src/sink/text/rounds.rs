@@ -120,6 +120,7 @@ mod tests {
             comm: sample::comm("p\n"),
             vmas: 20,
             section: 3,
+            operations: 5,
             events_applied: 4,
             verdict,
         };

@@ -72,12 +72,12 @@ impl Verified {
     }
 
     /// Lets the program go on from each barrier once its processes are whole.
-    /// Returns the operations that it did, and the last line but the ledger.
-    fn run(mut self, name: &str) -> (u64, Value) {
+    /// Returns the operations that it did, and the verdict at each barrier.
+    fn run(mut self, name: &str) -> (u64, Vec<Value>) {
         let mut stopped: Vec<u64> = Vec::new();
         let mut waited = 0;
         let mut done = None;
-        let mut last = Value::Null;
+        let mut verdicts = Vec::new();
         for line in &self.lines {
             match line {
                 Line::Program(line) => {
@@ -99,37 +99,39 @@ impl Verified {
                     if waited > 1 && stopped.iter().all(|pid| is_same(&value, *pid)) {
                         stopped.clear();
                         waited = 0;
+                        verdicts.push(value);
                         self.stdin.write_all(b"\n").unwrap();
                     }
-                    last = value;
                 }
                 Line::Verdict(ledger) => assert_eq!(ledger["balanced"], true, "{ledger}"),
             }
         }
         assert_eq!(self.mmwatch.wait().unwrap().code(), Some(0), "{name}");
-        (done.expect("the program's own count"), last)
+        (done.expect("the program's own count"), verdicts)
     }
 }
 
-fn is_same(verdict: &Value, pid: u64) -> bool {
+/// A process in a verdict.
+fn process(verdict: &Value, pid: u64) -> Option<&Value> {
     let processes = verdict["processes"].as_array().unwrap();
-    processes
-        .iter()
-        .any(|process| process["pid"] == pid && process["verdict"] == "same")
+    processes.iter().find(|process| process["pid"] == pid)
+}
+
+fn is_same(verdict: &Value, pid: u64) -> bool {
+    process(verdict, pid).is_some_and(|process| process["verdict"] == "same")
 }
 
 /// More than 200,000 operations of threads and processes, compared at barriers.
 pub fn random_operations_leave_no_difference(backend: &str) {
     for (seed, operations, threads, processes, set) in [
-        ("1", "60000", "1", "1", "plain"),
-        ("2", "25000", "4", "1", "plain"),
-        ("3", "10000", "2", "2", "all"),
-        ("4", "5000", "3", "1", "all"),
+        ("1", "40000", "4", "1", "plain"),
+        ("2", "12000", "2", "2", "all"),
     ] {
         let program = ["random", seed, operations, threads, processes, set];
         let name = program.join(" ");
         let verified = Verified::start(backend, &["--buffer", "64M"], &program);
-        let (done, last) = verified.run(&name);
+        let (done, verdicts) = verified.run(&name);
+        let last = verdicts.last().expect("a barrier");
         let total = [operations, threads, processes]
             .iter()
             .map(|number| number.parse::<u64>().unwrap())
@@ -140,40 +142,44 @@ pub fn random_operations_leave_no_difference(backend: &str) {
             last["events_applied"], last["heals"]
         );
         // What hooks explain, nobody looks up: that would be no test of the model.
-        let whole = backend != "tracepoint" && set == "plain";
-        if whole && last["ledger"]["missed"] == 0 {
+        let missed = last["ledger"]["missed"].as_u64().unwrap_or(0);
+        if backend != "tracepoint" && set == "plain" && missed == 0 {
             let heals = last["heals"].as_u64().unwrap();
-            assert!(heals <= 4, "{name}: {last:#}");
-            assert!(last["events_applied"].as_u64().unwrap() > total / 2);
+            assert!(heals <= 12, "{name}: {heals} heals");
+            let applied = last["events_applied"].as_u64().unwrap();
+            assert!(applied > total / 2, "{name}: {applied} events applied");
         }
     }
 }
 
 /// Sums of a storm, whatever share of its events was lost.
 pub fn what_was_lost_on_purpose_is_in_the_sums(backend: &str) {
-    let program = ["random", "5", "2000", "2", "1", "plain"];
+    let pairs = 2_000;
+    let program = ["pairs", &pairs.to_string()];
     let verified = Verified::start(backend, &["--simulate-loss", "0.99"], &program);
-    let (_, last) = verified.run("lossy");
-    let ledger = &last["ledger"];
+    let (done, verdicts) = verified.run("lossy");
+    let [before, after] = verdicts.as_slice() else {
+        panic!("{} barriers", verdicts.len());
+    };
+    let ledger = &after["ledger"];
     let number = |name: &str| ledger[name].as_u64().unwrap();
     assert!(number("simulated") > 10 * number("submitted"), "{ledger}");
     assert_eq!(number("lost"), number("simulated") + number("ring_full"));
 
-    // A storm of a known number of calls, summed without and with loss.
-    let pairs = 2_000;
-    for loss in ["0", "0.99"] {
-        let output = mmwatch()
-            .args(["stat", "-o", "json", "--hooks", backend])
-            .args(["--simulate-loss", loss, "--"])
-            .args(super::storm(pairs))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        let missed = report["ledger"]["missed"].as_u64().unwrap_or(0);
-        let bytes = report["all"]["total"]["unmapped_bytes"].as_u64().unwrap();
-        assert!(bytes >= (pairs - missed) * super::STORM_LEN, "{report:#}");
-    }
+    // The program does nothing else, and the kernel counted all of it.
+    let pid = after["processes"][0]["pid"].as_u64().unwrap();
+    let operations = |verdict| {
+        process(verdict, pid).unwrap()["operations"]
+            .as_u64()
+            .unwrap()
+    };
+    let counted = operations(after) - operations(before);
+    let missed = ledger["missed"].as_u64().unwrap_or(0);
+    assert_eq!(done, 2 * pairs);
+    assert!(
+        counted <= done && done <= counted + missed,
+        "{counted} of {done}: {ledger}"
+    );
 }
 
 /// Requested and effective, gross and net: what no list of arguments tells.

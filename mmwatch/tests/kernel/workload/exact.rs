@@ -37,6 +37,30 @@ pub fn gross() {
     mprotect(0x6000_0000_1000, PAGE, libc::PROT_READ).unwrap();
 }
 
+/// So many mappings made and removed, between two stops: see `random`.
+pub fn pairs(count: u64) {
+    // Between the stops nothing may be allocated.
+    let pid = std::process::id();
+    let stops = [1, 2].map(|number| format!("barrier {number} pids {pid}\n"));
+    stop(&stops[0]);
+    for _ in 0..count {
+        let addr = mmap(0, 4 * PAGE, RW, ANON, -1, 0).unwrap();
+        munmap(addr, 4 * PAGE).unwrap();
+    }
+    stop(&stops[1]);
+    println!("done {}", 2 * count);
+}
+
+/// Prints a line and waits for one.
+fn stop(line: &str) {
+    let mut byte = 0_u8;
+    // SAFETY: two live buffers of the lengths given.
+    unsafe {
+        libc::write(1, line.as_ptr().cast(), line.len());
+        libc::read(0, (&raw mut byte).cast(), 1);
+    }
+}
+
 /// Where life number 0 maps its page; each next one a little further on.
 pub const LIVES: u64 = 0x1000_0000_0000;
 /// Distance between two of them.
@@ -75,10 +99,5 @@ pub fn full() {
         }
     }
     writeln!(text, "{}", vmas()).unwrap();
-    let mut byte = 0_u8;
-    // SAFETY: two live buffers of the lengths given.
-    unsafe {
-        libc::write(1, text.as_ptr().cast(), text.len());
-        libc::read(0, (&raw mut byte).cast(), 1);
-    }
+    stop(&text);
 }
