@@ -81,7 +81,7 @@ pub enum Work {
 /// The state of a [`Work`].
 enum Desk {
     Events,
-    Sums { churn: Churn, rows: usize },
+    Sums { churn: Box<Churn>, rows: usize },
     Verify(Box<Verifier>),
 }
 
@@ -110,7 +110,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         desk: match job.work {
             Work::Events => Desk::Events,
             Work::Sums { rows, .. } => Desk::Sums {
-                churn: Churn::new(boot_ns()?, page_bytes()),
+                churn: Box::new(Churn::new(boot_ns()?, page_bytes())),
                 rows,
             },
             Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
