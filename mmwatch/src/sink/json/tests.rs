@@ -3,9 +3,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    churn::ProcessKey,
     event::{Comm, Op},
     flags::{MapFlags, Prot},
     sample,
+    verify::{Checked, Difference, Verdict},
 };
 
 fn validator() -> Validator {
@@ -247,4 +249,49 @@ fn the_schema_refuses_what_is_wrong() {
         wrong.as_object_mut().unwrap().remove(key);
         assert!(!validator.is_valid(&wrong), "{key}");
     }
+}
+
+#[test]
+fn a_round_is_one_line() {
+    let range = crate::space::Difference {
+        range: 0x1000..0x3000,
+        this: None,
+        other: Some(crate::space::Mapping {
+            prot: crate::flags::Prot(5),
+            shared: false,
+            backed: crate::space::Backed::File {
+                dev: crate::event::Dev(8 << 20 | 1),
+                inode: 42,
+                offset: 4096,
+            },
+        }),
+    };
+    let checked = |tgid, verdict| Checked {
+        key: ProcessKey::new(tgid, 1),
+        comm: sample::comm("p"),
+        vmas: 20,
+        section: 3,
+        operations: 5,
+        events_applied: 4,
+        verdict,
+    };
+    let round = Round {
+        number: 1,
+        processes: vec![
+            checked(1, Verdict::Same),
+            checked(2, Verdict::Healing(crate::space::Reason::Gap)),
+            checked(3, Verdict::Different(vec![Difference::Range(range)])),
+        ],
+        ..Round::default()
+    };
+    let lines = lines(|sink| sink.round(&round, &sample::ledger()));
+    assert_eq!(lines.len(), 1);
+    let line = &lines[0];
+    assert_valid(line);
+    assert_eq!((&line["same"], &line["healing"]), (&1.into(), &1.into()));
+    assert_eq!(line["processes"][1]["reason"], "section_missing");
+    let difference = &line["processes"][2]["differences"][0];
+    assert_eq!(difference["start"], "0x1000");
+    assert_eq!(difference["kernel"]["dev"], "08:01");
+    assert_eq!(difference["model"], Value::Null);
 }
