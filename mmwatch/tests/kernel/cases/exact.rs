@@ -91,6 +91,11 @@ impl Verified {
                 }
                 Line::Verdict(value) if value["type"] == "verdict" => {
                     assert_eq!(value["different"], 0, "{name}: {value:#}");
+                    for process in value["processes"].as_array().unwrap() {
+                        if let Some(reason) = process["reason"].as_str() {
+                            println!("{name}: healing: {reason}");
+                        }
+                    }
                     if !stopped.is_empty() {
                         waited += 1;
                         assert!(waited < ROUNDS, "{name}: never whole: {value:#}");
@@ -141,13 +146,12 @@ pub fn random_operations_leave_no_difference(backend: &str) {
             "{name}: {} events applied, {} heals",
             last["events_applied"], last["heals"]
         );
-        // What hooks explain, nobody looks up: that would be no test of the model.
-        let missed = last["ledger"]["missed"].as_u64().unwrap_or(0);
-        if backend != "tracepoint" && set == "plain" && missed == 0 {
-            let heals = last["heals"].as_u64().unwrap();
-            assert!(heals <= 12, "{name}: {heals} heals");
+        // What hooks explain is not looked up: that would be no test of the model.
+        // A call that sleeps for long, or a program that the kernel skips, may
+        // cost some of the events.
+        if backend != "tracepoint" && set == "plain" {
             let applied = last["events_applied"].as_u64().unwrap();
-            assert!(applied > total / 2, "{name}: {applied} events applied");
+            assert!(applied > total / 10, "{name}: {applied} events applied");
         }
     }
 }
