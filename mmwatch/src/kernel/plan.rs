@@ -254,12 +254,13 @@ fn basics(facts: &Facts) -> Result<(), Refusal> {
 /// Says that the kernel has an iterator over tasks.
 const LIST_FUNCTION: &str = "bpf_iter_task";
 
-const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file";
+const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file; models look them up in /proc";
 const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
 const NO_SHARED_FILE: &str = "the file that the kernel makes for a shared anonymous mapping is looked up in /proc afterwards";
-const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one";
+const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one; models look up in /proc whatever changed";
 const NO_EXIT: &str = "the end of an address space is not seen";
 const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
+const LOOKED_UP: &str = "which stack grew, what remap_file_pages or a call that failed half-way did, and what an address space has after fork and exec is not told by events; models look it up in /proc";
 const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
 
 /// Plans for one backend.
@@ -305,6 +306,7 @@ impl<'a> Planner<'a> {
             Some(downgrade) => downgrade,
         };
         self.limits.push(NO_COMPAT_CALLS);
+        self.limits.push(LOOKED_UP);
         Ok(Plan {
             backend: self.backend,
             programs: self.programs,
