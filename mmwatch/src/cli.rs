@@ -189,20 +189,9 @@ pub struct VerifyArgs {
     /// Form of the output
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
     pub output: OutputArg,
-    /// How to hook the kernel; `mmwatch check` says what each can see here
-    #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto, help_heading = "Kernel")]
-    pub hooks: HooksArg,
-    /// Size of the ring buffer, rounded up to a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_bytes, help_heading = "Kernel")]
-    pub buffer: u64,
-    /// Lose this share of the events on purpose, from 0 to 1, to test what notices losses
-    #[arg(
-        long,
-        value_name = "RATIO",
-        hide_short_help = true,
-        help_heading = "Kernel"
-    )]
-    pub simulate_loss: Option<f64>,
+    /// Flags on how to get at the kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Run this command and check it and its children, from its exec to its end
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<OsString>,
@@ -246,6 +235,17 @@ pub struct WatchArgs {
     /// Form of the output
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
     pub output: OutputArg,
+    /// Flags on how to get at the kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// Run this command and watch it and its children, from its exec to its end
+    #[arg(last = true, value_name = "CMD")]
+    pub cmd: Vec<OsString>,
+}
+
+/// Flags on how to get at the kernel.
+#[derive(Debug, Args)]
+pub struct KernelArgs {
     /// How to hook the kernel; `mmwatch check` says what each can see here
     #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto, help_heading = "Kernel")]
     pub hooks: HooksArg,
@@ -260,9 +260,6 @@ pub struct WatchArgs {
         help_heading = "Kernel"
     )]
     pub simulate_loss: Option<f64>,
-    /// Run this command and watch it and its children, from its exec to its end
-    #[arg(last = true, value_name = "CMD")]
-    pub cmd: Vec<OsString>,
 }
 
 /// Form of the output.

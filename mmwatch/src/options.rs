@@ -164,9 +164,7 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
         interval,
         duration,
         output,
-        hooks,
-        buffer,
-        simulate_loss,
+        kernel,
         cmd,
     } = args;
     if interval < MIN_INTERVAL {
@@ -182,9 +180,7 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
         failed: false,
         duration: duration.or_else(|| cmd.is_empty().then_some(VERIFY)),
         output,
-        hooks,
-        buffer,
-        simulate_loss,
+        kernel,
         cmd,
     };
     Ok((View::Verify { interval }, watch))
@@ -235,9 +231,9 @@ impl Options {
             failed_only: args.failed,
         };
         let delivery = Delivery {
-            buffer_bytes: buffer_bytes(args.buffer, page_bytes())?,
+            buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
             stream: view.needs_events(),
-            simulate_loss: simulate_loss(args.simulate_loss)?,
+            simulate_loss: simulate_loss(args.kernel.simulate_loss)?,
         };
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
@@ -246,7 +242,7 @@ impl Options {
             view,
             form: args.output.into(),
             filter,
-            hooks: args.hooks.into(),
+            hooks: args.kernel.hooks.into(),
             delivery,
             duration: args.duration,
             command: (!args.cmd.is_empty()).then_some(args.cmd),

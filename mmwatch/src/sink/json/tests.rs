@@ -257,7 +257,7 @@ fn a_round_is_one_line() {
         range: 0x1000..0x3000,
         this: None,
         other: Some(crate::space::Mapping {
-            prot: crate::flags::Prot(5),
+            prot: Prot(5),
             shared: false,
             backed: crate::space::Backed::File {
                 dev: crate::event::Dev(8 << 20 | 1),
