@@ -388,3 +388,6 @@ fn with_id(row: &Listed) -> Option<(SpaceId, &Listed)> {
 fn stands_still(before: &Listed, after: &Listed) -> bool {
     (before.sections, before.pages, before.vmas) == (after.sections, after.pages, after.vmas)
 }
+
+#[cfg(test)]
+mod tests;

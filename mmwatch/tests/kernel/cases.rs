@@ -56,6 +56,14 @@ pub const WATCHING: &[(&str, Case)] = &[
         exact::the_limit_is_shown_as_reached,
     ),
     (
+        "a_peak_between_two_looks_is_told",
+        exact::a_peak_between_two_looks_is_told,
+    ),
+    (
+        "the_ended_leave_nothing_behind",
+        exact::the_ended_leave_nothing_behind,
+    ),
+    (
         "a_storm_is_counted_whole",
         watching::a_storm_is_counted_whole,
     ),
