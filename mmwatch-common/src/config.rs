@@ -43,6 +43,8 @@ offsets! {
     mm_mmap_lock: "mm_struct.mmap_lock",
     /// The program.
     mm_exe_file: "mm_struct.exe_file",
+    /// Holders and waiters of an rwsem, of whichever kind; 0 where there are none.
+    rwsem_count: "rw_semaphore.count",
     /// The task that holds an rwsem, with flags in the low bits.
     rwsem_owner: "rw_semaphore.owner",
     /// A task's address space.

@@ -127,3 +127,43 @@ impl AddAssign for Ledger {
 }
 
 const _: () = assert!(size_of::<Ledger>() == 12 * 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_is_added_up() {
+        let row = Ledger {
+            fired: 1,
+            filtered: 2,
+            summed: 3,
+            submitted: 4,
+            ring_full: 5,
+            simulated: 6,
+            paths_submitted: 7,
+            paths_ring_full: 8,
+            scratch_full: 9,
+            spaces_full: 10,
+            processes_full: 11,
+            unfinished: 12,
+        };
+        let mut sum = row;
+        sum += row;
+        let twice = Ledger {
+            fired: 2,
+            filtered: 4,
+            summed: 6,
+            submitted: 8,
+            ring_full: 10,
+            simulated: 12,
+            paths_submitted: 14,
+            paths_ring_full: 16,
+            scratch_full: 18,
+            spaces_full: 20,
+            processes_full: 22,
+            unfinished: 24,
+        };
+        assert_eq!(sum, twice);
+    }
+}

@@ -54,8 +54,9 @@ pub struct Listed {
     pub vmas_peak: u32,
     /// [`State::owner_tgid`].
     pub owner_tgid: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1 while anyone holds its `mmap_lock` or waits for it, by
+    /// `rw_semaphore.count`. Always 0 on PREEMPT_RT kernels, whose rwsem has none.
+    pub is_locked: u32,
     /// Name of its first thread.
     pub comm: [u8; COMM_LEN],
 }

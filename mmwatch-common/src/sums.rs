@@ -224,4 +224,38 @@ mod tests {
             assert_eq!(made_and_removed(delta, removed), want);
         }
     }
+
+    #[test]
+    fn each_sum_is_added_up_and_taken_away() {
+        // No number is 0 or another's.
+        let op = |from: u64| OpSums {
+            count: from,
+            errors: from + 1,
+            bytes: from + 2,
+            vmas_delta: -3 - from as i64,
+            total_delta_bytes: -4 - from as i64,
+            held_count: from + 5,
+            held_ns: from + 6,
+        };
+        let backing = |from: u64| BackingSums {
+            maps: from,
+            bytes: from + 1,
+        };
+        let sums = |factor: u64| Sums {
+            ops: core::array::from_fn(|place| op(factor * (10 + place as u64))),
+            backings: core::array::from_fn(|place| backing(factor * (100 + place as u64))),
+            mapped_bytes: factor * 201,
+            unmapped_bytes: factor * 202,
+            vmas_made: factor * 203,
+            vmas_removed: factor * 204,
+        };
+        let (one, other) = (sums(1), sums(1_000));
+        let mut both = other;
+        both += &one;
+        assert_eq!(both.mapped_bytes, 201_201);
+        assert_eq!(both.ops[1].vmas_delta, -3 - 11 - 3 - 11_000);
+        assert_eq!(both.since(&one), other);
+        assert_eq!(both.since(&other), one);
+        assert_ne!(both, other);
+    }
 }

@@ -314,28 +314,38 @@ mod tests {
     use super::*;
 
     fn ledger() -> Ledger {
-        let hook = |hook, fired, filtered, submitted, ring_full, missed| HookCounters {
+        let hook = |hook, ledger, missed| HookCounters {
             hook,
             program: "program".into(),
-            ledger: counter::Ledger {
-                fired,
-                filtered,
-                submitted,
-                ring_full,
-                ..counter::Ledger::default()
-            },
+            ledger,
             missed,
+        };
+        // No part is 0, or a sum could do without it.
+        let released = counter::Ledger {
+            fired: 100,
+            filtered: 40,
+            summed: 4,
+            submitted: 40,
+            ring_full: 10,
+            simulated: 6,
+            paths_submitted: 2,
+            ..counter::Ledger::default()
+        };
+        let exit = counter::Ledger {
+            fired: 3,
+            submitted: 3,
+            ..counter::Ledger::default()
         };
         Ledger {
             kernel: KernelCounters {
                 hooks: vec![
-                    hook(Hook::LockReleased, 100, 50, 40, 10, Some(2)),
-                    hook(Hook::Exit, 3, 0, 3, 0, None),
+                    hook(Hook::LockReleased, released, Some(2)),
+                    hook(Hook::Exit, exit, None),
                 ],
             },
             received: Received {
                 events: 42,
-                paths: 0,
+                paths: 2,
                 undecodable: 1,
             },
             sinks: vec![SinkCounters {
@@ -360,7 +370,7 @@ mod tests {
     fn a_full_account_balances() {
         let ledger = ledger();
         assert_eq!(broken(&ledger), [""; 0]);
-        assert_eq!(ledger.lost(), 10 + 1 + 2);
+        assert_eq!(ledger.lost(), 10 + 6 + 1 + 2);
         assert_eq!(ledger.missed(), Some(2));
         let json = ledger.to_json();
         assert_eq!(json.balanced, Some(true));
@@ -418,7 +428,8 @@ mod tests {
     fn text_names_every_stage() {
         assert_eq!(
             ledger().to_string(),
-            "ledger: 103 fired = 50 filtered + 0 summed + 43 submitted + 10 ring full; 2 missed\n        \
+            "ledger: 103 fired = 40 filtered + 4 summed + 43 submitted + 10 ring full + 6 lost on \
+             purpose; 2 missed\n        \
              42 received, 1 undecodable, 0 unread; text: 40 delivered, 2 dropped\n"
         );
     }

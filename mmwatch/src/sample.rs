@@ -269,7 +269,7 @@ pub(crate) fn listed(tgid: u32, name: &str, vmas: u32) -> Listed {
         vmas,
         vmas_peak: vmas + 5,
         owner_tgid: tgid,
-        pad: 0,
+        is_locked: 0,
         comm: comm(name).bytes(),
     }
 }

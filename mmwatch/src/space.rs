@@ -16,7 +16,7 @@ pub mod snapshot;
 use rustc_hash::FxHashMap;
 
 pub use self::{
-    model::{Healed, Reason, Space},
+    model::{Healed, Read, Reason, Space},
     ranges::{Backed, Difference, Mapping, Ranges},
     snapshot::{MalformedLine, Snapshot},
 };

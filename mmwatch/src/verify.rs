@@ -17,7 +17,7 @@ use crate::{
     churn::{Churn, ProcessKey, ProcessSums, Sums, add_event},
     event::{Comm, Event, SpaceId},
     source::Listed,
-    space::{Reason, Snapshot, Space, Spaces},
+    space::{Read, Reason, Snapshot, Space, Spaces},
 };
 
 /// Spaces that are healed at a time, at most: reading the maps of a process
@@ -175,8 +175,7 @@ impl Verifier {
             if !tells_order && (space.applied_since_heal() > 0 || !space.is_exact()) {
                 space.mark_approximate(Reason::Unordered);
             }
-            let total_bytes = row.pages.saturating_mul(self.page_bytes);
-            space.audit(row.sections, total_bytes, now_boot_ns);
+            audit(space, row, self.page_bytes, now_boot_ns);
             if space.wants_healing(now_boot_ns).is_some() {
                 wanting.push((id, row.tgid));
                 if wanting.len() == HEALED_AT_ONCE {
@@ -195,12 +194,16 @@ impl Verifier {
             if let (Some(before), Some(after)) = (before.get(&id), after.get(&id))
                 && let Some(space) = self.spaces.meet(id)
             {
-                let (before, after) = (before.sections, after.sections);
+                let read = Read {
+                    before: before.sections,
+                    after: after.sections,
+                    under_way: is_locked(after),
+                };
                 if let Some(file) = snapshot.zero_file {
                     space.meet_zero_file(file);
                 }
-                let healed = space.heal(before, after, snapshot.ranges, now_boot_ns);
-                log::debug!("sections {before} to {after} of {id:?}: {healed:?}");
+                let healed = space.heal(read, snapshot.ranges, now_boot_ns);
+                log::debug!("{read:?} of {id:?}: {healed:?}");
                 self.heals += 1;
             }
         }
@@ -263,11 +266,10 @@ impl Verifier {
         row: &Listed,
         snapshot: &Snapshot,
     ) -> Verdict {
-        let total_bytes = row.pages.saturating_mul(self.page_bytes);
         let Some(space) = self.spaces.meet(id) else {
             return Verdict::Busy;
         };
-        space.audit(row.sections, total_bytes, now_boot_ns);
+        audit(space, row, self.page_bytes, now_boot_ns);
         if let Some(reason) = space.wants_healing(now_boot_ns) {
             return Verdict::Healing(reason);
         }
@@ -395,8 +397,26 @@ fn with_id(row: &Listed) -> Option<(SpaceId, &Listed)> {
     ))
 }
 
+/// Whether a section may be under way: what was read meanwhile may show a part
+/// of it.
+const fn is_locked(row: &Listed) -> bool {
+    row.is_locked != 0
+}
+
+/// Holds a model against the numbers in the kernel's list.
+fn audit(space: &mut Space, row: &Listed, page_bytes: u64, now_boot_ns: u64) {
+    if is_locked(row) {
+        space.expect(row.sections, now_boot_ns);
+    } else {
+        let total_bytes = row.pages.saturating_mul(page_bytes);
+        space.audit(row.sections, total_bytes, now_boot_ns);
+    }
+}
+
 fn stands_still(before: &Listed, after: &Listed) -> bool {
-    (before.sections, before.pages, before.vmas) == (after.sections, after.pages, after.vmas)
+    !is_locked(before)
+        && !is_locked(after)
+        && (before.sections, before.pages, before.vmas) == (after.sections, after.pages, after.vmas)
 }
 
 #[cfg(test)]

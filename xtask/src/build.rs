@@ -91,7 +91,7 @@ fn messages(cargo: &mut Command, linking: Linking) -> Result<String> {
 }
 
 /// The path of an executable of this kind and name that cargo has built.
-fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
+pub fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

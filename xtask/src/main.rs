@@ -1,6 +1,7 @@
 //! Sets up, builds, runs and tests mmwatch: `cargo xtask --help`.
 
 mod build;
+mod mutate;
 mod process;
 mod run;
 mod setup;
@@ -47,6 +48,13 @@ enum Task {
     /// lists all of them at the end.
     #[command(visible_alias = "ci")]
     Test,
+    /// Break mmwatch on purpose, one thing at a time, and see that a test notices
+    ///
+    /// Works on a copy under target/mutants. Each test is run once on what is unbroken and must
+    /// pass; then each mutation must make its test fail. Some take a kernel, and so root. What no
+    /// test noticed is listed at the end, and the exit code is 1. docs/reliability.md has all of
+    /// them.
+    Mutate(mutate::Options),
     /// Run the kernel tests, or a command, in VMs with other kernels
     ///
     /// Without a command, each kernel is booted once for each backend, and the kernel tests run in
@@ -85,6 +93,7 @@ fn execute(task: &Task) -> Result<ExitCode> {
         Task::Build(options) => build::run(&workspace, options),
         Task::Run(options) => run::run(&workspace, options),
         Task::Test => test::run(&workspace),
+        Task::Mutate(options) => mutate::run(&workspace, options),
         Task::Vm(options) => vm::run(&workspace, options),
     }
 }

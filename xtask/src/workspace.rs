@@ -42,6 +42,11 @@ impl Workspace {
         })
     }
 
+    /// A copy of it in another place.
+    pub fn at(&self, root: PathBuf) -> Self {
+        Self { root, ..*self }
+    }
+
     /// The top directory.
     pub fn root(&self) -> &Path {
         &self.root

@@ -13,7 +13,7 @@ use mmwatch_common::{event::COMM_LEN, space::Listed};
 
 use crate::{
     filter::{self, Process},
-    globals::offset,
+    globals::{has, offset},
     maps::SPACES,
     memory::{member_or_zero, read_or_zero},
     space::{self, Size},
@@ -31,6 +31,13 @@ struct Meta {
 struct Context {
     meta: *const Meta,
     task: *const c_void,
+}
+
+/// Whether somebody holds the lock of an address space or waits for it: what is
+/// read of it meanwhile may be halfway between two sections.
+#[inline(always)]
+fn is_locked(mm: u64) -> bool {
+    has!(rwsem_count) && read_or_zero::<u64>(mm, offset!(mm_mmap_lock) + offset!(rwsem_count)) != 0
 }
 
 /// The row of a process, given any of its threads; `None` for a thread that
@@ -69,7 +76,7 @@ fn listed(thread: u64) -> Option<Listed> {
         vmas: size.vmas,
         vmas_peak: size.vmas,
         owner_tgid: tgid,
-        pad: 0,
+        is_locked: u32::from(is_locked(mm)),
         comm: read_or_zero::<[u8; COMM_LEN]>(leader, offset!(task_comm)),
     };
     if let Some(state) = space::get(mm) {

@@ -89,6 +89,29 @@ impl fmt::Display for Reason {
     }
 }
 
+/// When the maps of an address space were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The kernel's last section, before.
+    pub before: u64,
+    /// The kernel's last section, after.
+    pub after: u64,
+    /// Whether another section may have been under way by then, which the maps
+    /// show in part: since 6.17 they are read without the lock.
+    pub under_way: bool,
+}
+
+impl Read {
+    /// Between two sections, or over some that all ended.
+    pub const fn between(before: u64, after: u64) -> Self {
+        Self {
+            before,
+            after,
+            under_way: false,
+        }
+    }
+}
+
 /// What came of [`Space::heal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Healed {
@@ -223,19 +246,20 @@ impl Space {
         self.note_missing(event.boot_ns);
     }
 
-    /// Starts anew from what was read of `/proc/PID/maps`, between the moments
-    /// when the kernel's last section had the numbers `before` and `after`.
-    /// `now_boot_ns` is the time, ns of the boot clock.
+    /// Starts anew from what was read of `/proc/PID/maps`. `now_boot_ns` is the
+    /// time, ns of the boot clock.
     ///
-    /// Sections up to `before` are in it. Those up to `after` may be, in part;
-    /// they are applied again, whether their events are in or still to come.
-    pub fn heal(&mut self, before: u64, after: u64, snapshot: Ranges, now_boot_ns: u64) -> Healed {
+    /// Sections up to `read.before` are in it. Those up to `read.after` may be,
+    /// in part, and so may the one under way; they are applied again, whether
+    /// their events are in or still to come.
+    pub fn heal(&mut self, read: Read, snapshot: Ranges, now_boot_ns: u64) -> Healed {
+        let Read { before, after, .. } = read;
         if before < self.applied {
             return Healed::TooOld;
         }
         self.ranges = snapshot;
         self.applied = before;
-        self.torn_until = after;
+        self.torn_until = after + u64::from(read.under_way);
         self.awaited = self.awaited.max(after);
         self.pending = match before.checked_add(1) {
             Some(first) => self.pending.split_off(&first),
@@ -259,20 +283,25 @@ impl Space {
         self.zero_file = Some(file);
     }
 
-    /// Compares with the kernel's own numbers: its last section and its total
-    /// after that one, read together at `now_boot_ns`.
+    /// Learns the number of the kernel's last section at `now_boot_ns`.
     ///
     /// Sections whose events are not in by then may still be under way; they
     /// are waited for as any other.
-    pub fn audit(&mut self, last_section: u64, total_bytes: u64, now_boot_ns: u64) {
-        if self.approximate.is_some() || last_section < self.applied {
-            return;
+    pub fn expect(&mut self, last_section: u64, now_boot_ns: u64) {
+        if self.approximate.is_none() {
+            self.awaited = self.awaited.max(last_section);
+            self.note_missing(now_boot_ns);
         }
-        self.awaited = self.awaited.max(last_section);
-        self.note_missing(now_boot_ns);
+    }
+
+    /// Compares with the kernel's own numbers: its last section and its total
+    /// after that one, read together at `now_boot_ns`, with no section under way.
+    pub fn audit(&mut self, last_section: u64, total_bytes: u64, now_boot_ns: u64) {
+        self.expect(last_section, now_boot_ns);
         // Ranges that may be torn are not yet meant to add up.
-        if self.applied == last_section
-            && self.applied >= self.torn_until
+        if self.approximate.is_none()
+            && self.applied == last_section
+            && !self.is_behind()
             && self.ranges.total_bytes() != total_bytes
         {
             self.mark_approximate(Reason::TotalDiffers);

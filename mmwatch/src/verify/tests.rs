@@ -97,6 +97,23 @@ fn who_does_not_stand_still_is_busy() {
     let mut verifier = healed();
     let (found, again) = verdict(&mut verifier, &look(&[row(3)], "", &[row(4)]));
     assert_eq!((found, again), (Verdict::Busy, 1));
+
+    // A section may be under way that is in the maps already.
+    let quiet = [row(3)];
+    let locked = [Listed {
+        is_locked: 1,
+        pages: 1,
+        ..row(3)
+    }];
+    for (before, after) in [(&quiet, &locked), (&locked, &quiet)] {
+        let (found, again) = verdict(&mut verifier, &look(before, "", after));
+        assert_eq!((found, again), (Verdict::Busy, 1));
+    }
+    // Nor is the total looked at while it is.
+    let wanting = verifier.wanting(NOW, &locked, 0, true);
+    assert_eq!(wanting, []);
+    let (found, _) = verdict(&mut verifier, &look(&quiet, MAPS, &quiet));
+    assert_eq!(found, Verdict::Same);
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub const WATCHING: &[(&str, Case)] = &[
     ),
     ("gross_and_net_are_told", exact::gross_and_net_are_told),
     (
+        "a_peak_between_two_looks_is_told",
+        exact::a_peak_between_two_looks_is_told,
+    ),
+    (
         "a_storm_is_counted_whole",
         watching::a_storm_is_counted_whole,
     ),
@@ -99,6 +103,10 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "ids_that_come_again_are_other_processes",
         exact::ids_that_come_again_are_other_processes,
+    ),
+    (
+        "the_ended_leave_nothing_behind",
+        exact::the_ended_leave_nothing_behind,
     ),
     (
         "the_limit_is_shown_as_reached",

@@ -41,6 +41,7 @@ pub fn main(args: &[String]) {
         ["lives", count] => exact::lives(count.parse().unwrap()),
         ["pairs", count] => exact::pairs(count.parse().unwrap()),
         ["full"] => exact::full(),
+        ["peak", count] => exact::peak(count.parse().unwrap()),
         ["random-check"] => random::check::main(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),

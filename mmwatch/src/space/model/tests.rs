@@ -63,7 +63,10 @@ fn nothing_is_known_before_it_was_read() {
     space.note(&kernel.events[0]);
     assert!(space.ranges().is_empty());
     // What was kept is applied to what is read.
-    assert_eq!(space.heal(0, 0, Ranges::default(), 0), Healed::Exact);
+    assert_eq!(
+        space.heal(Read::between(0, 0), Ranges::default(), 0),
+        Healed::Exact
+    );
     assert_eq!(space.ranges(), kernel.now());
 }
 
@@ -246,7 +249,10 @@ fn a_missing_section_is_waited_for_but_not_for_ever() {
     assert_eq!(space.ranges(), kernel.now());
     // What was read has it, and it comes after all.
     let mut space = kernel.model();
-    assert_eq!(space.heal(3, 3, kernel.now().clone(), 0), Healed::Exact);
+    assert_eq!(
+        space.heal(Read::between(3, 3), kernel.now().clone(), 0),
+        Healed::Exact
+    );
     space.note(&lost);
     space.note(&kernel.events[1]);
     assert!(space.is_exact());
@@ -273,14 +279,13 @@ fn what_waits_is_bounded() {
     // The oldest went: read before that, it is missing.
     let mut older = space.clone();
     assert_eq!(
-        older.heal(1, 1, kernel.after[1].clone(), 0),
+        older.heal(Read::between(1, 1), kernel.after[1].clone(), 0),
         Healed::Waiting
     );
     assert_eq!(older.wants_healing(u64::MAX), Some(Reason::Gap));
     assert_eq!(
         space.heal(
-            section - 1,
-            section - 1,
+            Read::between(section - 1, section - 1),
             kernel.after[section as usize - 1].clone(),
             0
         ),
@@ -300,7 +305,7 @@ fn what_changed_while_it_was_read_is_redone() {
     torn.protect(pages(3..4), Prot(1));
     let mut space = Space::new(ID);
     space.note(&kernel.events[0]);
-    assert_eq!(space.heal(1, 3, torn, 5), Healed::Waiting);
+    assert_eq!(space.heal(Read::between(1, 3), torn, 5), Healed::Waiting);
     assert!(!space.is_exact());
     assert_eq!(space.wants_healing(5), None);
     assert_eq!(space.wants_healing(5 + MAX_GAP_NS), Some(Reason::Gap));
@@ -326,16 +331,19 @@ fn a_move_while_it_was_read_cannot_be_redone() {
         ranges
     };
     assert_eq!(
-        space.heal(1, 2, both.clone(), 0),
+        space.heal(Read::between(1, 2), both.clone(), 0),
         Healed::Not(Reason::TornRead)
     );
     // Its event comes later.
     let mut space = Space::new(ID);
-    assert_eq!(space.heal(1, 2, both, 0), Healed::Waiting);
+    assert_eq!(space.heal(Read::between(1, 2), both, 0), Healed::Waiting);
     space.note(&kernel.events[1]);
     assert_eq!(space.wants_healing(0), Some(Reason::TornRead));
     // Read again.
-    assert_eq!(space.heal(2, 2, kernel.now().clone(), 0), Healed::Exact);
+    assert_eq!(
+        space.heal(Read::between(2, 2), kernel.now().clone(), 0),
+        Healed::Exact
+    );
 }
 
 #[test]
@@ -344,7 +352,10 @@ fn what_was_read_too_early_is_refused() {
     kernel.map(pages(0..1), anonymous(3));
     kernel.map(pages(1..2), anonymous(3));
     let mut space = kernel.model();
-    assert_eq!(space.heal(1, 1, kernel.after[1].clone(), 0), Healed::TooOld);
+    assert_eq!(
+        space.heal(Read::between(1, 1), kernel.after[1].clone(), 0),
+        Healed::TooOld
+    );
     assert_eq!(space.ranges(), kernel.now());
     assert_eq!(space.heals(), 1);
 }
@@ -356,11 +367,14 @@ fn an_unexplained_section_is_met_again_unless_it_was_read() {
     kernel.map(pages(2..3), anonymous(3));
     let mut early = kernel.model();
     assert_eq!(
-        early.heal(0, 0, Ranges::default(), 0),
+        early.heal(Read::between(0, 0), Ranges::default(), 0),
         Healed::Not(Reason::StackGrew)
     );
     let mut space = kernel.model();
-    assert_eq!(space.heal(1, 1, kernel.after[1].clone(), 0), Healed::Exact);
+    assert_eq!(
+        space.heal(Read::between(1, 1), kernel.after[1].clone(), 0),
+        Healed::Exact
+    );
     assert_eq!(space.ranges(), kernel.now());
 }
 
@@ -393,7 +407,10 @@ fn the_first_reason_stays_until_it_is_healed() {
     space.mark_approximate(Reason::Skipped);
     space.mark_approximate(Reason::Drifted);
     assert_eq!(space.wants_healing(0), Some(Reason::Skipped));
-    assert_eq!(space.heal(0, 0, Ranges::default(), 0), Healed::Exact);
+    assert_eq!(
+        space.heal(Read::between(0, 0), Ranges::default(), 0),
+        Healed::Exact
+    );
     assert_eq!(space.wants_healing(0), None);
 }
 

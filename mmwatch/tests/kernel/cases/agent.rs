@@ -88,7 +88,13 @@ pub fn stat_sums_a_command(backend: &str) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(report["type"], "report");
+    assert_eq!(report["ledger"]["balanced"], true, "{report:#}");
     let sums = &report["all"]["total"];
+    if !limit(backend, "outside of the lock") {
+        let map = &sums["ops"]["map"];
+        assert!(map["held_count"].as_u64().unwrap() > 0, "{map}");
+        assert!(map["held_ns"].as_u64().unwrap() > 0, "{map}");
+    }
     // Each skipped program can cost an operation.
     let pairs = pairs - report["ledger"]["missed"].as_u64().unwrap_or(0);
     assert!(

@@ -10,6 +10,14 @@ use std::{
     thread,
 };
 
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+};
+use mmwatch_common::{
+    space::State,
+    sums::{Process, ProcessKey},
+};
 use serde_json::Value;
 
 use super::{MAX_MAP_COUNT, Sysctl, hex, is_emulated, low_limit};
@@ -153,6 +161,11 @@ pub fn random_operations_leave_no_difference(backend: &str) {
             let applied = last["events_applied"].as_u64().unwrap();
             assert!(applied > total / 10, "{name}: {applied} events applied");
         }
+        // Without them, most of what calls do is explained all the same.
+        if set == "plain" && !is_emulated() && !super::limit(backend, "outside of the lock") {
+            let applied = last["events_applied"].as_u64().unwrap();
+            assert!(applied > total / 4, "{name}: {applied} applied");
+        }
     }
 }
 
@@ -279,6 +292,8 @@ pub fn ids_that_come_again_are_other_processes(backend: &str) {
             lives.entry(key(event)).or_default().push(number);
         }
     }
+    // More lives than the kernel's table of sums has room for; nobody empties it.
+    assert!(trace.counter("processes_full") > 0, "{}", trace.ledger);
     let missed = trace.missed();
     assert!(
         lives.len() as u64 + missed >= LIVES,
@@ -357,4 +372,103 @@ pub fn the_limit_is_shown_as_reached(backend: &str) {
     assert!(vmas >= limit, "{text}");
     assert_eq!(row[4], "100.0", "{text}");
     assert_eq!(line.trim(), vmas.to_string(), "{text}");
+}
+
+/// The most VMAs that a process had between two looks are told.
+pub fn a_peak_between_two_looks_is_told(backend: &str) {
+    if super::limit(backend, "outside of the lock") {
+        return; // Told by sections alone.
+    }
+    // It lets go of its VMAs at once, and is there for a while.
+    const PEAK: u64 = 3_000;
+    let output = mmwatch()
+        .args(["top", "-o", "json", "-i", "500ms", "--hooks", backend, "--"])
+        .args(workload(&["peak", &PEAK.to_string()]))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let peaks: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .flat_map(|report| {
+            let processes = report["processes"].as_array().cloned();
+            processes.unwrap_or_default()
+        })
+        .filter(|process| process["vmas"].is_u64())
+        .map(|process| {
+            let number = |name: &str| process[name].as_u64().unwrap();
+            (number("vmas"), number("vmas_peak"))
+        })
+        .collect();
+    assert!(
+        peaks
+            .iter()
+            .any(|(vmas, peak)| *vmas < PEAK / 2 && *peak > PEAK),
+        "{peaks:?}"
+    );
+}
+
+/// Bytes of a thread's section, which user space never reads.
+const SECTION_BYTES: usize = 208;
+
+/// Entries of one of mmwatch's maps, by the map's name.
+fn entries<K: Pod, V: Pod>(mmwatch: u32, name: &str) -> Vec<(K, V)> {
+    let map_id = |text: String| {
+        let line = text.lines().find_map(|line| line.strip_prefix("map_id:"))?;
+        line.trim().parse().ok()
+    };
+    let data = fs::read_dir(format!("/proc/{mmwatch}/fdinfo"))
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(map_id)
+        .filter_map(|id| MapData::from_id(id).ok())
+        .find(|map| {
+            map.info()
+                .is_ok_and(|info| info.name_as_str() == Some(name))
+        });
+    let map = Map::from_map_data(data.expect(name)).unwrap();
+    let map: HashMap<MapData, K, V> = HashMap::try_from(map).unwrap();
+    map.iter().filter_map(Result::ok).collect()
+}
+
+/// What ended leaves nothing in the kernel's tables but its sums, which say so.
+pub fn the_ended_leave_nothing_behind(backend: &str) {
+    if super::limit(backend, "end of an address space") {
+        return;
+    }
+    const LIVES: usize = 1_000;
+    // The command waits for the end of its input when its children are over.
+    let script = format!(
+        "{}; echo done >&2; read line",
+        workload(&["lives", &LIVES.to_string()]).join(" ")
+    );
+    let mut child = mmwatch()
+        .args(["trace", "-o", "json", "--hooks", backend, "--op", "exit"])
+        .args(["--", "/bin/sh", "-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while line.trim() != "done" {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended early");
+    }
+    let pid = child.id();
+    let spaces = entries::<u64, [u8; size_of::<State>()]>(pid, "SPACES").len();
+    let listed = entries::<u32, u64>(pid, "TGIDS").len();
+    let sections = entries::<u32, [u8; SECTION_BYTES]>(pid, "SECTIONS").len();
+    let processes = entries::<ProcessKey, Process>(pid, "PROCESSES");
+    let ended = processes.iter().filter(|(_, process)| process.ended == 1);
+    let ended = ended.count();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+
+    assert!(ended >= LIVES - 10, "{ended} ended");
+    let few = LIVES / 10;
+    assert!(spaces < few, "{spaces} address spaces");
+    assert!(listed < few, "{listed} ids");
+    assert!(sections < few, "{sections} sections");
 }

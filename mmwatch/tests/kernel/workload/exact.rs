@@ -1,6 +1,6 @@
 //! Programs whose operations have effects that no list of arguments tells.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, thread, time::Duration};
 
 use super::{ANON, PAGE, RW, mmap, mprotect, munmap, notes::vmas};
 
@@ -100,4 +100,15 @@ pub fn full() {
     }
     writeln!(text, "{}", vmas()).unwrap();
     stop(&text);
+}
+
+/// Has more than so many VMAs for a moment, and then is there for a while.
+pub fn peak(count: u64) {
+    let len = 2 * count * PAGE;
+    let area = mmap(0, len, RW, ANON, -1, 0).unwrap();
+    for page in (0..2 * count).step_by(2) {
+        mprotect(area + page * PAGE, PAGE, libc::PROT_READ).unwrap();
+    }
+    munmap(area, len).unwrap();
+    thread::sleep(Duration::from_millis(1_500));
 }

@@ -199,7 +199,10 @@ impl Kernel {
     /// A model that has been told everything, from the beginning on.
     pub(super) fn model(&self) -> Space {
         let mut space = Space::new(ID);
-        assert_eq!(space.heal(0, 0, Ranges::default(), 0), Healed::Exact);
+        assert_eq!(
+            space.heal(Read::between(0, 0), Ranges::default(), 0),
+            Healed::Exact
+        );
         for event in &self.events {
             space.note(event);
         }

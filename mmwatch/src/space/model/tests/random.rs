@@ -108,7 +108,7 @@ proptest! {
             do_step(&mut kernel, step);
         }
         let mut space = Space::new(ID);
-        space.heal(0, 0, Ranges::default(), 0);
+        space.heal(Read::between(0, 0), Ranges::default(), 0);
         for event in deliver(&kernel, &late) {
             space.note(&event);
             check(&space, &kernel)?;
@@ -149,7 +149,7 @@ proptest! {
                 let (ended, while_read) = ahead[index % ahead.len()];
                 let before = (latest + ended).min(last);
                 let after = (before + while_read).min(last);
-                let healed = space.heal(before, after, torn_read(&kernel, before, after, &torn), 0);
+                let healed = space.heal(Read::between(before, after), torn_read(&kernel, before, after, &torn), 0);
                 if healed == Healed::Exact {
                     prop_assert!(space.is_exact());
                 }
@@ -159,7 +159,7 @@ proptest! {
         space.audit(last, kernel.now().total_bytes(), kernel.boot_ns());
         if space.wants_healing(kernel.boot_ns() + MAX_GAP_NS).is_some() {
             prop_assert!(!space.is_exact());
-            prop_assert_eq!(space.heal(last, last, kernel.now().clone(), 0), Healed::Exact);
+            prop_assert_eq!(space.heal(Read::between(last, last), kernel.now().clone(), 0), Healed::Exact);
         }
         prop_assert!(space.is_exact());
         prop_assert_eq!(space.ranges(), kernel.now());

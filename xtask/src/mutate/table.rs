@@ -1,0 +1,30 @@
+//! What is broken on purpose. A new counter or path belongs here too.
+
+mod accounts;
+mod kernel;
+mod model;
+
+use super::{Mutation, Test};
+
+/// Everything that is tried.
+pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
+    let kernel = kernel::MUTATIONS.iter();
+    kernel.chain(accounts::MUTATIONS).chain(model::MUTATIONS)
+}
+
+/// One entry, in the order in which it reads.
+const fn mutation(
+    name: &'static str,
+    file: &'static str,
+    find: &'static str,
+    replace: &'static str,
+    test: Test,
+) -> Mutation {
+    Mutation {
+        name,
+        file,
+        find,
+        replace,
+        test,
+    }
+}
