@@ -111,6 +111,8 @@ offsets! {
     vfsmount_root: "vfsmount.mnt_root",
     /// File of a mapping.
     vma_file: "vm_area_struct.vm_file",
+    /// File of a mapping that is only described yet (6.17 and later).
+    desc_file: "vm_area_desc.vm_file",
     /// Range of an unmap (6.12 and later).
     vms_start: "vma_munmap_struct.start",
     /// End of that range.
@@ -174,6 +176,11 @@ pub struct Config {
     pub simulate_loss: u32,
     /// 1 when splits of VMAs are hooked, so that what the unmap core removed follows from counts.
     pub counts_splits: u32,
+    /// 1 where the running task comes with its type, so that its members are
+    /// read by plain loads.
+    pub typed_task: u32,
+    /// 1 where the registers that it entered with do too.
+    pub typed_regs: u32,
     /// Zero.
     pub pad: u32,
 }
@@ -199,4 +206,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 8 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 10 * 4);

@@ -86,10 +86,10 @@ pub fn forget(tgid: u32) {
     }
 }
 
-/// Looks at what a record of the running task will say. `size_bytes`: what `--min-size` compares with;
-/// `None` for operations without a size.
+/// Looks at what a record of the running task will say. `size_bytes`: what
+/// `--min-size` compares with; 0 for operations without a size.
 #[inline(always)]
-pub fn record(errno: u32, kind: Kind, size_bytes: Option<u64>) -> bool {
+pub fn record(errno: u32, kind: Kind, size_bytes: u64) -> bool {
     if config!(ops) & (1 << kind as u32) == 0 {
         return false;
     }
@@ -106,12 +106,7 @@ pub fn record(errno: u32, kind: Kind, size_bytes: Option<u64>) -> bool {
     if filters & FILTER_COMM != 0 && !is_comm() {
         return false;
     }
-    if filters & FILTER_MIN_SIZE != 0
-        && size_bytes.is_none_or(|size| size < config!(min_size_bytes))
-    {
-        return false;
-    }
-    true
+    filters & FILTER_MIN_SIZE == 0 || size_bytes >= config!(min_size_bytes)
 }
 
 /// Whether the running thread's name is the one asked for.

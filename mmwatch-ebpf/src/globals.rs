@@ -24,6 +24,8 @@ pub static CONFIG: Config = Config {
     stream: 1,
     simulate_loss: 0,
     counts_splits: 0,
+    typed_task: 0,
+    typed_regs: 0,
     pad: 0,
 };
 

@@ -38,6 +38,24 @@ pub fn read_or_zero<T: Copy>(base: u64, offset: usize) -> T {
     }
 }
 
+/// Reads a number at `base + offset`, where the verifier knows what `base`
+/// points to: the running task, an argument of an fentry program, or what a
+/// load through such a pointer gave. A plain load, which costs a tenth of the
+/// helper; 0 where `base` is no memory.
+#[inline(always)]
+pub fn load<T: Number>(base: u64, offset: usize) -> T {
+    // SAFETY: the verifier refuses the program unless a number of this size is
+    // there, and has the kernel give 0 where the load faults. Volatile, because
+    // the kernel writes it.
+    unsafe { ((base + offset as u64) as *const T).read_volatile() }
+}
+
+/// What one load reads.
+pub trait Number: Copy {}
+impl Number for u32 {}
+impl Number for u64 {}
+impl Number for i64 {}
+
 /// Reads a member of a kernel struct at the offset that the agent found.
 macro_rules! member {
     ($base:expr, $field:ident: $ty:ty) => {
@@ -52,4 +70,16 @@ macro_rules! member_or_zero {
     };
 }
 
-pub(crate) use {member, member_or_zero};
+/// Reads a member of the running task, or of what it points to: by a plain
+/// load where the task comes with its type.
+macro_rules! task_member {
+    ($base:expr, $field:ident: $ty:ty) => {
+        if $crate::globals::config!(typed_task) != 0 {
+            $crate::memory::load::<$ty>($base, $crate::globals::offset!($field))
+        } else {
+            $crate::memory::read_or_zero::<$ty>($base, $crate::globals::offset!($field))
+        }
+    };
+}
+
+pub(crate) use {member, member_or_zero, task_member};

@@ -6,7 +6,10 @@
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_get_current_task},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
     macros::{fentry, kprobe, map, raw_tracepoint},
     maps::Array,
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
@@ -60,6 +63,28 @@ fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
     // Fails only for an index that the array does not have.
     let _ = ANSWER.set(0, answer, 0);
     0
+}
+
+/// Loads where the running task comes with its type, so that its members can be
+/// read by plain loads.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+fn raw_typed_task(_: RawTracePointContext) -> i32 {
+    // SAFETY: the verifier lets it load only where both are sound.
+    unsafe {
+        let offset = core::ptr::read_volatile(&raw const TASK_STACK);
+        let member = bpf_get_current_task_btf() as u64 + u64::from(offset);
+        i32::from(core::ptr::read_volatile(member as *const u64) != 0)
+    }
+}
+
+/// Loads where the same holds for the registers that it entered with.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+fn raw_typed_regs(_: RawTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        i32::from(core::ptr::read_volatile(&raw const (*regs).orig_rax) != 0)
+    }
 }
 
 #[fentry]

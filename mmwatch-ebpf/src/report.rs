@@ -36,22 +36,35 @@ const MAX_ERRNO: u64 = 4095;
 /// errno of a failing brk(2), and of mappings that there is no room for.
 pub const ENOMEM: u32 = 12;
 
-/// Which of a section's records one is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// Another follows.
-    More,
-    /// The last, which tells what the section cost and changed. `kept`: it is
-    /// plain that nothing was unmapped.
-    Last { kept: bool },
+/// Which of a section's records one is. No enum with a payload: what is not
+/// set on every path, the compiler may move around unset, and verifiers refuse.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Another follows; the last tells what the section cost and changed.
+    more: bool,
+    /// It is plain that nothing was unmapped.
+    kept: bool,
+}
+
+impl Part {
+    const MORE: Self = Self {
+        more: true,
+        kept: false,
+    };
+
+    #[inline(always)]
+    const fn last(kept: bool) -> Self {
+        Self { more: false, kept }
+    }
 }
 
 /// The address space after the section, and which of its fields say something.
 #[inline(always)]
 fn space(section: &Section, part: Part) -> (Space, u16) {
-    let (told, more) = match part {
-        Part::Last { .. } => (HAS_SETTLED | HAS_DRIFT | HAS_BASE | HAS_DELTA, 0),
-        Part::More => (HAS_SETTLED | HAS_DRIFT, MORE),
+    let (told, more) = if part.more {
+        (HAS_SETTLED | HAS_DRIFT, MORE)
+    } else {
+        (HAS_SETTLED | HAS_DRIFT | HAS_BASE | HAS_DELTA, 0)
     };
     let known = KNOWN_SPACE | more | (section.has & told) as u16;
     let mut space = Space {
@@ -62,11 +75,11 @@ fn space(section: &Section, part: Part) -> (Space, u16) {
         vmas: section.vmas,
         ..NO_SPACE
     };
-    if let Part::Last { kept } = part {
+    if !part.more {
         space.held_ns = section.held_ns;
         space.vmas_delta = section.vmas_delta;
         space.pages_delta = section.pages_delta;
-        space.vmas_removed = vmas_removed(section, kept);
+        space.vmas_removed = vmas_removed(section, part.kept);
     }
     (space, known)
 }
@@ -174,30 +187,61 @@ fn backing_of_detail(section: &Section) -> Option<Backing> {
     Some(Backing::of(shared, !section.has(HAS_FILE)))
 }
 
+/// What a call that only advises asked for. All zeroes where that is not known.
+#[derive(Clone, Copy)]
+pub struct Advised {
+    addr: u64,
+    len_bytes: u64,
+    advice: u64,
+    /// [`KNOWN_ARGS`] or 0.
+    known: u16,
+}
+
+impl Advised {
+    /// Not asked for by such a call.
+    pub const UNKNOWN: Self = Self {
+        addr: 0,
+        len_bytes: 0,
+        advice: 0,
+        known: 0,
+    };
+
+    /// By its arguments.
+    #[inline(always)]
+    pub fn by(Args([addr, len_bytes, advice, ..]): Args) -> Self {
+        Self {
+            addr,
+            len_bytes,
+            advice,
+            known: KNOWN_ARGS,
+        }
+    }
+}
+
 /// A section ended that belongs to no call whose return is hooked: the loader,
 /// a page fault, a driver. Its details leave now.
 #[inline(always)]
-pub fn section_ended(hook: Hook, task: &Task, section: &Section, args: Option<Args>) {
-    details(hook, task, section, args, 0);
+pub fn section_ended(hook: Hook, task: &Task, section: &Section, advice: Advised) {
+    details(hook, task, section, advice, 0);
 }
 
 /// The return of the section's call was missed: what is known leaves now, late.
 #[inline(always)]
 pub fn unreturned(hook: Hook, task: &Task, section: &Section) {
-    details(hook, task, section, None, UNRETURNED);
+    details(hook, task, section, Advised::UNKNOWN, UNRETURNED);
 }
 
 /// The records of a section, from what its hooks saw; `known` is added to theirs.
 #[inline(always)]
-fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known: u16) {
+fn details(hook: Hook, task: &Task, section: &Section, advised: Advised, known: u16) {
     // Copied, not converted: the byte on the wire is checked by its reader.
     let cause = section.cause as u8;
     let has_map = section.has(HAS_MAP);
     if section.unmap.pages != 0 {
         let part = if has_map {
-            Part::More
+            Part::MORE
         } else {
-            Part::Last { kept: false }
+            Part::last(false)
         };
         let mut head = head(task, Cause::Other, 0, Some(section), part);
         head.cause = cause;
@@ -222,7 +266,7 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
         }
     }
     let kept = section.unmap.pages == 0 && (has_map || keeps(cause));
-    let mut head = head(task, Cause::Other, 0, Some(section), Part::Last { kept });
+    let mut head = head(task, Cause::Other, 0, Some(section), Part::last(kept));
     head.cause = cause;
     head.known |= known;
     if has_map {
@@ -265,19 +309,12 @@ fn details(hook: Hook, task: &Task, section: &Section, args: Option<Args>, known
         };
         emit::record(hook, task, &head, payload, &Extent::NONE);
     } else {
-        let mut payload = Advise {
-            addr: 0,
-            requested_len_bytes: 0,
-            advice: 0,
+        head.known |= advised.known;
+        let payload = Advise {
+            addr: advised.addr,
+            requested_len_bytes: advised.len_bytes,
+            advice: advised.advice,
         };
-        if let Some(Args([addr, len, advice, ..])) = args {
-            head.known |= KNOWN_ARGS;
-            payload = Advise {
-                addr,
-                requested_len_bytes: len,
-                advice,
-            };
-        }
         let extent = Extent::covered(payload.requested_len_bytes, 0);
         emit::record(hook, task, &head, payload, &extent);
     }

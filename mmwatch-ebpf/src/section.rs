@@ -44,8 +44,10 @@ pub struct MapDetail {
     pub offset_pages: u64,
     /// Address of the `struct file`, between entry and return of `mmap_region`.
     pub file: u64,
-    /// Address of the `vm_area_struct` whose file the kernel chose itself; 0 for none.
-    pub vma: u64,
+    /// Address of what is about to get a file of the kernel's own.
+    pub subject: u64,
+    /// Address of the `struct file` that the kernel chose itself; 0 for none.
+    pub own_file: u64,
     pub file_id: FileId,
 }
 
@@ -138,7 +140,8 @@ static IDLE_SECTION: Section = Section {
         vm_flags: 0,
         offset_pages: 0,
         file: 0,
-        vma: 0,
+        subject: 0,
+        own_file: 0,
         file_id: FileId {
             inode: 0,
             dev: 0,
@@ -205,7 +208,7 @@ impl Section {
         self.unmap.runs = 0;
         self.unmap.pages = 0;
         self.unmap.vmas = 0;
-        self.map.vma = 0;
+        self.map.own_file = 0;
     }
 
     /// Whether it is known to have changed anything.

@@ -10,7 +10,7 @@ pub use mmwatch_common::space::State;
 use crate::{
     globals::config,
     maps::SPACES,
-    memory::member,
+    memory::{member, task_member},
     section::{HAS_BASE, HAS_DELTA, HAS_DRIFT, HAS_SETTLED, PAGES_PENDING, SETTLED, Section},
     task::{self, Task},
 };
@@ -30,6 +30,18 @@ pub fn size(mm: u64) -> Option<Size> {
     Some(Size {
         vmas: member!(mm, mm_map_count: u32)?,
         pages: member!(mm, mm_total_vm: u64)?,
+    })
+}
+
+/// As [`size`], of the running task's own address space.
+#[inline(always)]
+pub fn own_size(task: &Task) -> Option<Size> {
+    // Asked anew, so that the compiler cannot put another number that it found
+    // to be the same in its place: only this one comes with its type.
+    let mm = task.mm();
+    (mm != 0).then(|| Size {
+        vmas: task_member!(mm, mm_map_count: u32),
+        pages: task_member!(mm, mm_total_vm: u64),
     })
 }
 
@@ -78,13 +90,16 @@ pub enum Settled {
     Foreign,
 }
 
-/// Reads the exact numbers at a settle point and writes what changed to
+/// Takes the exact numbers `now`, at a settle point, and writes what changed to
 /// `section`. `downgraded`: the lock goes on as a read lock.
 #[inline(always)]
-pub fn settle(task: &Task, mm: u64, section: &mut Section, downgraded: bool) -> Settled {
-    let Some(mut now) = size(mm) else {
-        return Settled::Foreign;
-    };
+pub fn settle(
+    task: &Task,
+    mm: u64,
+    mut now: Size,
+    section: &mut Section,
+    downgraded: bool,
+) -> Settled {
     section.state = SETTLED;
     if downgraded {
         // map_count is final here, total_vm is not: the unmap core subtracts

@@ -22,8 +22,8 @@ use crate::{
 /// What a record covers, apart from what its base says.
 #[derive(Clone, Copy)]
 pub struct Extent {
-    /// What `--min-size` compares with; `None` for operations without a size.
-    pub size_bytes: Option<u64>,
+    /// What `--min-size` compares with; 0 for operations without a size.
+    pub size_bytes: u64,
     /// Bytes really covered.
     pub bytes: u64,
     /// Bytes mapped.
@@ -37,7 +37,7 @@ pub struct Extent {
 impl Extent {
     /// No size at all.
     pub const NONE: Self = Self {
-        size_bytes: None,
+        size_bytes: 0,
         bytes: 0,
         mapped_bytes: 0,
         unmapped_bytes: 0,
@@ -48,7 +48,7 @@ impl Extent {
     #[inline(always)]
     pub fn covered(size_bytes: u64, bytes: u64) -> Self {
         Self {
-            size_bytes: Some(size_bytes),
+            size_bytes,
             bytes,
             ..Self::NONE
         }

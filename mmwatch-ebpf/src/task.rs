@@ -4,15 +4,15 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
-        bpf_ktime_get_boot_ns,
+        bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
     },
 };
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
-    arch::{self, Entry},
+    arch::{self, Entry, Regs},
     globals::{config, offset},
-    memory::{member, member_or_zero, read, read_or_zero},
+    memory::{member, member_or_zero, read, read_or_zero, task_member},
 };
 
 /// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
@@ -38,31 +38,39 @@ impl Task {
     /// The current task.
     #[inline(always)]
     pub fn current() -> Self {
+        let address = if config!(typed_task) != 0 {
+            // SAFETY: no arguments, no preconditions.
+            unsafe { bpf_get_current_task_btf() as u64 }
+        } else {
+            // SAFETY: as above.
+            unsafe { bpf_get_current_task() }
+        };
         let ids = bpf_get_current_pid_tgid();
         Self {
-            // SAFETY: no arguments, no preconditions.
-            address: unsafe { bpf_get_current_task() },
+            address,
             tgid: (ids >> 32) as u32,
             tid: ids as u32,
         }
     }
 
     /// Address of its `mm_struct`; 0 for a kernel thread and after `exit_mm`.
+    /// With the task's, the verifier knows its type too.
     #[inline(always)]
     pub fn mm(&self) -> u64 {
-        member_or_zero!(self.address, task_mm: u64)
+        task_member!(self.address, task_mm: u64)
     }
 
     /// Start of its process, ns of the boot clock.
     #[inline(always)]
     pub fn start_boot_ns(&self) -> u64 {
-        start_boot_ns(self.address)
+        let leader = task_member!(self.address, task_group_leader: u64);
+        task_member!(leader, task_start_boottime: u64)
     }
 
     /// Whether it is on its way out.
     #[inline(always)]
     pub fn is_exiting(&self) -> bool {
-        member_or_zero!(self.address, task_flags: u32) & PF_EXITING != 0
+        task_member!(self.address, task_flags: u32) & PF_EXITING != 0
     }
 
     /// Bytes of mappings that it may have: the soft limit `RLIMIT_AS`.
@@ -72,20 +80,37 @@ impl Task {
         read_or_zero(signal, offset!(signal_rlim) + RLIMIT_AS * RLIMIT_BYTES)
     }
 
-    /// Address of the registers with which it entered from user space.
+    /// The registers with which it entered from user space.
     #[inline(always)]
-    pub fn user_regs(&self) -> Option<u64> {
+    pub fn user_regs(&self) -> Option<Regs> {
+        if config!(typed_regs) != 0 {
+            return Some(self.user_regs_at(0));
+        }
         let distance = config!(user_regs_offset);
         if distance == 0 {
             return None;
         }
-        Some(member!(self.address, task_stack: u64)? + u64::from(distance))
+        let stack = task_member!(self.address, task_stack: u64);
+        Some(self.user_regs_at(stack + u64::from(distance)))
+    }
+
+    /// The same, where a hook was told their `address`.
+    #[inline(always)]
+    pub fn user_regs_at(&self, address: u64) -> Regs {
+        if config!(typed_regs) == 0 {
+            return Regs { address };
+        }
+        // SAFETY: the verifier sees to it that the task comes with its type.
+        let regs = unsafe { bpf_task_pt_regs(self.address as *mut _) };
+        Regs {
+            address: regs as u64,
+        }
     }
 
     /// The call or exception that it is in.
     #[inline(always)]
     pub fn entry(&self) -> Option<Entry> {
-        arch::entry(self.address, self.user_regs()?)
+        arch::entry(self, self.user_regs()?)
     }
 
     /// Address of the `struct file` behind a descriptor, or `None`.

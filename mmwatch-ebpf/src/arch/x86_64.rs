@@ -9,8 +9,9 @@ use aya_ebpf::bindings::pt_regs;
 use mmwatch_common::{config::Call, event::Cause};
 
 use crate::{
-    globals::has,
-    memory::{member, read},
+    globals::{config, has},
+    memory::{load, read, task_member},
+    task::Task,
 };
 
 /// `thread_info.status`: the task is in a 32-bit system call (`TS_COMPAT`).
@@ -27,12 +28,23 @@ pub struct Entry {
     pub compat: bool,
 }
 
-/// Number of the call that `task` is in, from its saved registers.
+/// The registers with which the running task entered from user space.
+#[derive(Clone, Copy)]
+pub struct Regs {
+    /// Where they lie; with their type, where that is to be had.
+    pub address: u64,
+}
+
+/// The call that `task`, the running one, is in, from its saved registers.
 #[inline(always)]
-pub fn entry(task: u64, regs: u64) -> Option<Entry> {
-    let number: i64 = read(regs, offset_of!(pt_regs, orig_rax))?;
-    let compat =
-        has!(task_thread_status) && member!(task, task_thread_status: u32)? & TS_COMPAT != 0;
+pub fn entry(task: &Task, regs: Regs) -> Option<Entry> {
+    let number: i64 = if config!(typed_regs) != 0 {
+        load(regs.address, offset_of!(pt_regs, orig_rax))
+    } else {
+        read(regs.address, offset_of!(pt_regs, orig_rax))?
+    };
+    let compat = has!(task_thread_status)
+        && task_member!(task.address, task_thread_status: u32) & TS_COMPAT != 0;
     Some(Entry {
         number: if number < 0 { number } else { number & !X32 },
         compat,
@@ -45,9 +57,21 @@ pub struct Args(pub [u64; 6]);
 
 /// Arguments of the call that saved `regs`.
 #[inline(always)]
-pub fn args(regs: u64) -> Option<Args> {
+pub fn args(regs: Regs) -> Option<Args> {
+    if config!(typed_regs) != 0 {
+        let read = |offset| load(regs.address, offset);
+        return Some(Args([
+            read(offset_of!(pt_regs, rdi)),
+            read(offset_of!(pt_regs, rsi)),
+            read(offset_of!(pt_regs, rdx)),
+            read(offset_of!(pt_regs, r10)),
+            read(offset_of!(pt_regs, r8)),
+            read(offset_of!(pt_regs, r9)),
+        ]));
+    }
     // The part of the registers from r10 to rdi; the whole would not fit the stack.
-    let [r10, r9, r8, _rax, _rcx, rdx, rsi, rdi]: [u64; 8] = read(regs, offset_of!(pt_regs, r10))?;
+    let [r10, r9, r8, _rax, _rcx, rdx, rsi, rdi]: [u64; 8] =
+        read(regs.address, offset_of!(pt_regs, r10))?;
     Some(Args([rdi, rsi, rdx, r10, r8, r9]))
 }
 

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use mmwatch_common::{config::Call, counter::Hook};
 
 use crate::{
-    arch, emit,
+    arch::{self, Regs},
+    emit,
     filter::{self, Process},
     globals::config,
     hooks::lock,
@@ -20,7 +21,7 @@ use crate::{
 
 /// `call` returned `result` to the task whose registers lie at `regs`.
 #[inline(always)]
-fn returned(hook: Hook, task: &Task, call: Call, regs: Option<u64>, result: u64) {
+fn returned(hook: Hook, task: &Task, call: Call, regs: Option<Regs>, result: u64) {
     match filter::process(task) {
         Process::Wanted => {}
         Process::Unwanted => return emit::unwanted(hook),
@@ -58,7 +59,8 @@ fn returned(hook: Hook, task: &Task, call: Call, regs: Option<u64>, result: u64)
 #[inline(always)]
 fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::Section> {
     let section = section::open(task.tid, mm)?;
-    match space::settle(task, mm, section, false) {
+    let now = space::own_size(task)?;
+    match space::settle(task, mm, now, section, false) {
         Settled::Done => {}
         Settled::Full => {
             if let Some(row) = emit::ledger(hook) {
@@ -110,7 +112,7 @@ call!(fexit_sys_shmdt, CallShmdt, Shmdt);
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
     let task = Task::current();
-    if arch::entry(task.address, ctx.arg(0))
+    if arch::entry(&task, task.user_regs_at(ctx.arg(0)))
         .and_then(arch::Entry::call)
         .is_some()
     {
@@ -122,9 +124,9 @@ fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
 // void sys_exit(struct pt_regs *regs, long ret): every call of every task comes by.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn raw_sys_exit(ctx: RawTracePointContext) -> i32 {
-    let regs: u64 = ctx.arg(0);
     let task = Task::current();
-    if let Some(call) = arch::entry(task.address, regs).and_then(arch::Entry::call) {
+    let regs = task.user_regs_at(ctx.arg(0));
+    if let Some(call) = arch::entry(&task, regs).and_then(arch::Entry::call) {
         returned(Hook::Call, &task, call, Some(regs), ctx.arg(1));
     }
     0

@@ -21,7 +21,7 @@ use crate::{
     filter::{self, Process},
     globals::{config, has, offset},
     memory::read,
-    report,
+    report::{self, Advised},
     section::{self, HAS_BASE, IDLE, OPEN, PAGES_PENDING, Section},
     space::{self, Settled},
     task::{self, Task},
@@ -30,7 +30,7 @@ use crate::{
 /// Low bits of `rw_semaphore.owner` that are flags, not part of the task's address.
 const OWNER_FLAGS: u64 = 0x7;
 
-/// The write lock of `mm` was taken.
+/// The write lock of `mm`, the current task's own, was taken.
 #[inline(always)]
 pub fn taken(hook: Hook, task: &Task, mm: u64) {
     if filter::process(task) != Process::Wanted {
@@ -52,7 +52,7 @@ pub fn taken(hook: Hook, task: &Task, mm: u64) {
         report::unreturned(hook, task, section);
     }
     section.begin(mm);
-    if let Some(size) = space::size(mm) {
+    if let Some(size) = space::own_size(task) {
         section.vmas_before = size.vmas;
         section.pages_before = size.pages;
         section.taken_ns = task::now();
@@ -99,7 +99,16 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
         // Taken where no hook saw it: see `detail_section`.
         section.begin(mm);
     }
-    match space::settle(task, mm, section, downgraded) {
+    let now = if task.mm() == mm {
+        space::own_size(task)
+    } else {
+        space::size(mm)
+    };
+    let Some(now) = now else {
+        section.state = IDLE;
+        return;
+    };
+    match space::settle(task, mm, now, section, downgraded) {
         Settled::Foreign => {
             section.state = IDLE;
             return;
@@ -146,7 +155,8 @@ fn leave(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
         }
         _ => None,
     };
-    report::section_ended(hook, task, section, args);
+    let advised = args.map_or(Advised::UNKNOWN, Advised::by);
+    report::section_ended(hook, task, section, advised);
 }
 
 /// A read lock of `mm` was taken. By the holder of its write lock, that is a downgrade.

@@ -6,15 +6,16 @@
 //! write lock and sees the mappings of the loader, of shmat and of drivers too.
 
 use aya_ebpf::{
-    macros::{fentry, fexit, kprobe, kretprobe},
-    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use mmwatch_common::counter::Hook;
 
 use crate::{
     file,
+    globals::offset,
     hooks::lock,
-    memory::member_or_zero,
+    memory::{load, member_or_zero},
     report,
     section::{self, HAS_FILE, HAS_MAP, MapDetail, Section},
     task::Task,
@@ -39,9 +40,9 @@ fn returned(section: &mut Section, result: u64) {
     }
     section.map.addr = result;
     section.has |= HAS_MAP;
-    let file = match section.map.vma {
+    let file = match section.map.own_file {
         0 => section.map.file,
-        vma => member_or_zero!(vma, vma_file: u64),
+        own => own,
     };
     if file == 0 {
         return;
@@ -53,28 +54,71 @@ fn returned(section: &mut Section, result: u64) {
     }
 }
 
-/// A shared mapping of no file, or of `/dev/zero`, is about to get a file of the
-/// kernel's own: `mmap_region` returns under the same lock, and finds it there.
+/// A shared mapping of no file, or of `/dev/zero`, got `file`, which the kernel
+/// made for it: `mmap_region` returns under the same lock, and finds it here.
 #[inline(always)]
-fn chooses_file(vma: u64) {
+fn got_own_file(result: i32, file: u64) {
     let task = Task::current();
-    if let Some(section) = lock::detail_section(&task, task.mm()) {
-        section.map.vma = vma;
+    if result == 0
+        && let Some(section) = lock::detail_section(&task, task.mm())
+    {
+        section.map.own_file = file;
     }
 }
 
+/// It is about to get one: `subject` will have it.
+#[inline(always)]
+fn gets_own_file(subject: Option<u64>) {
+    let task = Task::current();
+    if let Some(subject) = subject
+        && let Some(section) = lock::detail_section(&task, task.mm())
+    {
+        section.map.subject = subject;
+    }
+}
+
+/// What [`gets_own_file`] noted.
+#[inline(always)]
+fn subject() -> u64 {
+    let task = Task::current();
+    section::open(task.tid, task.mm()).map_or(0, |section| section.map.subject)
+}
+
 // int shmem_zero_setup(struct vm_area_struct *vma)
-#[fentry]
-fn fentry_shmem_zero_setup(ctx: FEntryContext) -> i32 {
-    chooses_file(ctx.arg(0));
+#[fexit]
+fn fexit_shmem_zero_setup(ctx: FExitContext) -> i32 {
+    got_own_file(ctx.arg(1), load(ctx.arg(0), offset!(vma_file)));
     0
 }
 
 #[kprobe]
 fn kprobe_shmem_zero_setup(ctx: ProbeContext) -> u32 {
-    if let Some(vma) = ctx.arg(0) {
-        chooses_file(vma);
-    }
+    gets_own_file(ctx.arg(0));
+    0
+}
+
+#[kretprobe]
+fn kretprobe_shmem_zero_setup(ctx: RetProbeContext) -> u32 {
+    got_own_file(ctx.ret(), member_or_zero!(subject(), vma_file: u64));
+    0
+}
+
+// int shmem_zero_setup_desc(struct vm_area_desc *desc), 7.0 and later
+#[fexit]
+fn fexit_shmem_zero_setup_desc(ctx: FExitContext) -> i32 {
+    got_own_file(ctx.arg(1), load(ctx.arg(0), offset!(desc_file)));
+    0
+}
+
+#[kprobe]
+fn kprobe_shmem_zero_setup_desc(ctx: ProbeContext) -> u32 {
+    gets_own_file(ctx.arg(0));
+    0
+}
+
+#[kretprobe]
+fn kretprobe_shmem_zero_setup_desc(ctx: RetProbeContext) -> u32 {
+    got_own_file(ctx.ret(), member_or_zero!(subject(), desc_file: u64));
     0
 }
 

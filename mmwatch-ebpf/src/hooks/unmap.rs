@@ -7,33 +7,34 @@ use aya_ebpf::{
 };
 
 use crate::{
-    globals::config,
+    globals::{config, offset},
     hooks::lock,
-    memory::{member, member_or_zero},
+    memory::{load, member, member_or_zero},
     section::{self, HAS_UNMAP_VMAS, PAGES_PENDING},
     space,
     task::Task,
 };
 
-/// The core is about to remove what `vma_munmap_struct` at `vms` lists (6.12 and later).
+/// What a `vma_munmap_struct` lists (6.12 and later).
+#[derive(Clone, Copy)]
+struct Listed {
+    start: u64,
+    end: u64,
+    vmas: u32,
+    pages: u64,
+}
+
+/// The core is about to remove what is listed.
 #[inline(always)]
-fn completing(vms: u64) {
-    let task = Task::current();
-    let Some(section) = lock::detail_section(&task, task.mm()) else {
-        return;
-    };
-    let (Some(start), Some(end), Some(vmas), Some(pages)) = (
-        member!(vms, vms_start: u64),
-        member!(vms, vms_end: u64),
-        member!(vms, vms_vma_count: u32),
-        member!(vms, vms_nr_pages: u64),
-    ) else {
-        return;
-    };
+fn completing(listed: Listed) {
     // Every mmap comes by here with nothing to remove.
-    if vmas != 0 {
-        section.note_unmap(start, end, pages);
-        section.unmap.vmas += vmas;
+    if listed.vmas == 0 {
+        return;
+    }
+    let task = Task::current();
+    if let Some(section) = lock::detail_section(&task, task.mm()) {
+        section.note_unmap(listed.start, listed.end, listed.pages);
+        section.unmap.vmas += listed.vmas;
         section.has |= HAS_UNMAP_VMAS;
     }
 }
@@ -102,14 +103,25 @@ fn returned(result: i32) {
 // 6.12 and later
 #[fentry]
 fn fentry_vms_complete_munmap_vmas(ctx: FEntryContext) -> i32 {
-    completing(ctx.arg(0));
+    let vms: u64 = ctx.arg(0);
+    completing(Listed {
+        start: load(vms, offset!(vms_start)),
+        end: load(vms, offset!(vms_end)),
+        vmas: load(vms, offset!(vms_vma_count)),
+        pages: load(vms, offset!(vms_nr_pages)),
+    });
     0
 }
 
 #[kprobe]
 fn kprobe_vms_complete_munmap_vmas(ctx: ProbeContext) -> u32 {
     if let Some(vms) = ctx.arg(0) {
-        completing(vms);
+        completing(Listed {
+            start: member_or_zero!(vms, vms_start: u64),
+            end: member_or_zero!(vms, vms_end: u64),
+            vmas: member_or_zero!(vms, vms_vma_count: u32),
+            pages: member_or_zero!(vms, vms_nr_pages: u64),
+        });
     }
     0
 }

@@ -85,7 +85,7 @@ fn replaced(
     range_bytes: u64,
     pages: u64,
 ) {
-    let mut head = head(task, cause, 0, section, Part::More);
+    let mut head = head(task, cause, 0, section, Part::MORE);
     head.known |= KNOWN_RANGE | KNOWN_ARGS;
     let payload = Unmap {
         addr,
@@ -131,9 +131,7 @@ fn mmap(
         );
     }
 
-    let last = Part::Last {
-        kept: replaced_pages == 0,
-    };
+    let last = Part::last(replaced_pages == 0);
     let mut head = head(task, Cause::Mmap, errno, section, last);
     head.known |= KNOWN_ARGS;
     let mut payload = Map {
@@ -210,7 +208,7 @@ fn munmap(
     let errno = errno(result);
     let pages = replaced_pages(section, 0);
     let kept = pages == 0;
-    let mut head = head(task, Cause::Munmap, errno, section, Part::Last { kept });
+    let mut head = head(task, Cause::Munmap, errno, section, Part::last(kept));
     head.known |= KNOWN_ARGS;
     if errno == 0 && section.is_some_and(|section| section.has(HAS_DELTA)) {
         head.known |= KNOWN_RANGE;
@@ -236,13 +234,7 @@ fn mprotect(
     section: Option<&Section>,
 ) {
     let errno = errno(result);
-    let mut head = head(
-        task,
-        Cause::Mprotect,
-        errno,
-        section,
-        Part::Last { kept: true },
-    );
+    let mut head = head(task, Cause::Mprotect, errno, section, Part::last(true));
     head.known |= KNOWN_ARGS;
     if errno == 0 {
         head.known |= KNOWN_RANGE;
@@ -290,7 +282,7 @@ fn mremap(
 
     let moved = at != old_addr && flags & MREMAP_DONTUNMAP == 0;
     let kept = errno == 0 && !moved && added_bytes >= 0 && replaced_pages == 0;
-    let mut head = head(task, Cause::Mremap, errno, section, Part::Last { kept });
+    let mut head = head(task, Cause::Mremap, errno, section, Part::last(kept));
     head.known |= KNOWN_ARGS;
     if errno == 0 {
         head.known |= KNOWN_RANGE;
@@ -327,7 +319,7 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
     }
     let errno = if failed { ENOMEM } else { 0 };
     let kept = pages_delta >= 0;
-    let mut head = head(task, Cause::Brk, errno, section, Part::Last { kept });
+    let mut head = head(task, Cause::Brk, errno, section, Part::last(kept));
     head.known |= KNOWN_ARGS;
     let len_bytes = bytes(pages_delta.unsigned_abs());
     let end = whole_pages(result);
@@ -372,7 +364,7 @@ fn shmat(
     let at = if errno == 0 { result } else { addr };
     let kept =
         section.is_some_and(|section| section.pages_delta == (len_bytes >> PAGE_SHIFT) as i64);
-    let mut head = head(task, Cause::Shmat, errno, section, Part::Last { kept });
+    let mut head = head(task, Cause::Shmat, errno, section, Part::last(kept));
     if errno == 0 {
         head.known |= KNOWN_RANGE;
     }
@@ -390,7 +382,7 @@ fn shmdt(hook: Hook, task: &Task, Args([addr, ..]): Args, result: u64, section: 
     let errno = errno(result);
     let pages = replaced_pages(section, 0);
     let kept = pages == 0;
-    let mut head = head(task, Cause::Shmdt, errno, section, Part::Last { kept });
+    let mut head = head(task, Cause::Shmdt, errno, section, Part::last(kept));
     if errno == 0 {
         head.known |= KNOWN_RANGE;
     }

@@ -32,6 +32,7 @@ pub const FUNCTIONS: &[&str] = &[
     "exit_mmap",
     "mmap_region",
     "shmem_zero_setup",
+    "shmem_zero_setup_desc",
     "up_write",
     "vms_complete_munmap_vmas",
 ];
@@ -76,6 +77,11 @@ pub struct Facts {
     pub self_tgid: Option<u32>,
     /// Distance from a task's stack to its user registers, told by the kernel, bytes.
     pub user_regs_offset: Option<u32>,
+    /// Whether programs are handed the running task with its type, so that they
+    /// can read its members by plain loads (`bpf_get_current_task_btf`, 5.11).
+    pub typed_task: bool,
+    /// Whether they are handed its registers likewise (`bpf_task_pt_regs`, 5.15).
+    pub typed_regs: bool,
     /// Where tracefs is mounted, if it is.
     pub tracefs: Option<String>,
     /// `/sys/kernel/security/lockdown`, the part in brackets.
@@ -154,6 +160,8 @@ impl Facts {
             kprobe: asked.kprobe,
             self_tgid: asked.self_tgid,
             user_regs_offset: asked.user_regs_offset,
+            typed_task: asked.typed_task,
+            typed_regs: asked.typed_regs,
             tracefs: tracefs(),
             lockdown: sysctl("/sys/kernel/security/lockdown").and_then(|modes| chosen(&modes)),
             max_map_count: sysctl("/proc/sys/vm/max_map_count")

@@ -211,6 +211,8 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
         stream: u32::from(delivery.stream),
         simulate_loss: delivery.simulate_loss,
         counts_splits: u32::from(plan.counts_splits),
+        typed_task: u32::from(facts.typed_task),
+        typed_regs: u32::from(facts.typed_regs),
         pad: 0,
     }
 }

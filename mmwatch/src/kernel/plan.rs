@@ -18,9 +18,10 @@ use mmwatch_common::{
 use serde::Serialize;
 
 use self::programs::{
-    ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE,
-    LOCK_TRACEPOINTS, LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, SHARED_FILE_FENTRY,
-    SHARED_FILE_KPROBE, SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY, UNMAP_KPROBE,
+    ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
+    DESCRIBED_FILE_KPROBE, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE, LOCK_TRACEPOINTS,
+    LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, SHARED_FILE_FENTRY, SHARED_FILE_KPROBE,
+    SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY, UNMAP_KPROBE,
 };
 use super::facts::Facts;
 
@@ -384,15 +385,27 @@ impl<'a> Planner<'a> {
     }
 
     fn map(&mut self) {
-        let (programs, file) = match self.backend {
-            Backend::Fentry => (MAP_FENTRY, SHARED_FILE_FENTRY),
-            Backend::Kprobe => (MAP_KPROBE, SHARED_FILE_KPROBE),
+        let (programs, files) = match self.backend {
+            Backend::Fentry => (MAP_FENTRY, [SHARED_FILE_FENTRY, DESCRIBED_FILE_FENTRY]),
+            Backend::Kprobe => (MAP_KPROBE, [SHARED_FILE_KPROBE, DESCRIBED_FILE_KPROBE]),
             Backend::Tracepoint => return self.limits.push(NO_MAP_DETAIL),
         };
         match self.take(programs) {
             Ok(()) => {
-                if let Err(why) = self.take(&[file]) {
-                    self.skip(&[file], why);
+                let [shared, described] = files;
+                let mut results = vec![(shared, self.take(shared))];
+                // Only newer kernels have it, and only they need it.
+                if self.facts.functions.contains_key(DESCRIBED_FILE) {
+                    results.push((described, self.take(described)));
+                }
+                let mut seen = true;
+                for (programs, result) in results {
+                    if let Err(why) = result {
+                        self.skip(programs, why);
+                        seen = false;
+                    }
+                }
+                if !seen {
                     self.limits.push(NO_SHARED_FILE);
                 }
             }

@@ -7,7 +7,7 @@ use super::{
     ranges::{Backed, Mapping},
 };
 use crate::{
-    event::{self, Advise, Brk, Cause, Event, Map, Protect, Remap, Unmap, What},
+    event::{self, Advise, Brk, Cause, Event, FileRef, Map, Protect, Remap, Unmap, What},
     explain,
     flags::{MapFlags, Prot, vm},
 };
@@ -259,7 +259,14 @@ pub(super) fn reading_implied_executing(event: &Event) -> bool {
 }
 
 fn backed(map: &Map, shared: bool) -> Backed {
-    if let Some((file, offset)) = &map.file {
+    // The kernel shares memory of its own when `/dev/zero` is mapped so; only
+    // where its map function is hooked is the file known that it makes for it.
+    let own = |file: &FileRef| {
+        shared && map.vm_flags.is_none() && file.path.as_deref() == Some("/dev/zero")
+    };
+    if let Some((file, offset)) = &map.file
+        && !own(file)
+    {
         return Backed::File {
             dev: file.dev,
             inode: file.inode,

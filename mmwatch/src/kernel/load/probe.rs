@@ -30,6 +30,10 @@ pub struct Asked {
     pub self_tgid: Option<u32>,
     /// Distance from a task's stack to its user registers, bytes.
     pub user_regs_offset: Option<u32>,
+    /// Whether a program can read the running task by plain loads.
+    pub typed_task: bool,
+    /// Whether it can read the registers of user space likewise.
+    pub typed_regs: bool,
 }
 
 /// Asks. `task_stack` is the offset of `task_struct.stack`, where known.
@@ -45,6 +49,8 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
                 kprobe: refused(),
                 self_tgid: None,
                 user_regs_offset: None,
+                typed_task: false,
+                typed_regs: false,
             };
         }
     };
@@ -63,6 +69,8 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
         kprobe: answer(kprobe(&mut ebpf)),
         self_tgid: whereabouts.map(|found| found.tgid),
         user_regs_offset: whereabouts.map(|found| found.user_regs_offset),
+        typed_task: loads(&mut ebpf, "raw_typed_task"),
+        typed_regs: loads(&mut ebpf, "raw_typed_regs"),
     }
 }
 
@@ -97,6 +105,12 @@ fn raw_tracepoint(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
     program.load()?;
     program.attach("sys_enter")?;
     Ok(())
+}
+
+/// Whether the verifier takes a raw tracepoint program; it is not attached.
+fn loads(ebpf: &mut Ebpf, name: &str) -> bool {
+    let program = ebpf.program_mut(name).map(<&mut RawTracePoint>::try_from);
+    program.is_some_and(|program| program.is_ok_and(|program| program.load().is_ok()))
 }
 
 /// Enters the kernel with the nonce and reads what the program saw.

@@ -174,17 +174,44 @@ pub(super) const MAP_KPROBE: &[Program] = &[
     ),
 ];
 
-/// The file of a shared anonymous mapping.
-pub(super) const SHARED_FILE_FENTRY: Program = program(
-    "fentry_shmem_zero_setup",
-    Attach::Fentry("shmem_zero_setup"),
+/// The file of a shared mapping of nothing, or of `/dev/zero`.
+pub(super) const SHARED_FILE_FENTRY: &[Program] = &[program(
+    "fexit_shmem_zero_setup",
+    Attach::Fexit("shmem_zero_setup"),
     Hook::SharedFile,
-);
-pub(super) const SHARED_FILE_KPROBE: Program = program(
-    "kprobe_shmem_zero_setup",
-    Attach::Kprobe("shmem_zero_setup"),
+)];
+pub(super) const SHARED_FILE_KPROBE: &[Program] = &[
+    program(
+        "kprobe_shmem_zero_setup",
+        Attach::Kprobe("shmem_zero_setup"),
+        Hook::SharedFile,
+    ),
+    program(
+        "kretprobe_shmem_zero_setup",
+        Attach::Kretprobe("shmem_zero_setup"),
+        Hook::SharedFile,
+    ),
+];
+
+/// The same where `/dev/zero` describes its mapping before the VMA is made.
+pub(super) const DESCRIBED_FILE: &str = "shmem_zero_setup_desc";
+pub(super) const DESCRIBED_FILE_FENTRY: &[Program] = &[program(
+    "fexit_shmem_zero_setup_desc",
+    Attach::Fexit(DESCRIBED_FILE),
     Hook::SharedFile,
-);
+)];
+pub(super) const DESCRIBED_FILE_KPROBE: &[Program] = &[
+    program(
+        "kprobe_shmem_zero_setup_desc",
+        Attach::Kprobe(DESCRIBED_FILE),
+        Hook::SharedFile,
+    ),
+    program(
+        "kretprobe_shmem_zero_setup_desc",
+        Attach::Kretprobe(DESCRIBED_FILE),
+        Hook::SharedFile,
+    ),
+];
 
 /// Splits of VMAs: where the unmap core does not say itself how many it removes.
 pub(super) const SPLIT_FENTRY: Program =

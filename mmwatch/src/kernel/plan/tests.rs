@@ -89,6 +89,11 @@ fn the_unmap_core_goes_by_each_kernel_s_name() {
             assert_eq!(targets(&plan).contains(&"__split_vma"), plan.counts_splits);
             assert!(!plan.limits.contains(&NO_UNMAP_DETAIL), "{kernel}");
             assert!(targets(&plan).contains(&"shmem_zero_setup"), "{kernel}");
+            assert_eq!(
+                targets(&plan).contains(&"shmem_zero_setup_desc"),
+                kernel == "7.2"
+            );
+            assert!(!plan.limits.contains(&NO_SHARED_FILE), "{kernel}");
         }
     }
 }

@@ -123,6 +123,24 @@ fn what_is_mapped_without_a_file_is_anonymous_or_a_file_that_was_not_seen() {
 }
 
 #[test]
+fn dev_zero_that_is_shared_has_a_file_that_only_the_map_hook_sees() {
+    let backed = |path: &str, flags: u32, vm_flags: Option<u64>| {
+        mapping(|map| {
+            let (file, _) = map.file.as_mut().unwrap();
+            file.path = Some(path.into());
+            map.flags = Some(MapFlags(flags));
+            map.vm_flags = vm_flags;
+        })
+        .backed
+    };
+    let file = |backed| matches!(backed, Backed::File { .. });
+    assert_eq!(backed("/dev/zero", 0x01, None), Backed::UnknownFile);
+    assert!(file(backed("/dev/zero", 0x01, Some(0xfb))));
+    assert!(file(backed("/dev/zero", 0x02, None)));
+    assert!(file(backed("/dev/null", 0x01, None)));
+}
+
+#[test]
 fn a_map_that_is_not_known_well_enough_is_unexplained() {
     let unseen = unexplained(Reason::Unseen);
     for event in [
