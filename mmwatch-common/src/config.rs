@@ -160,7 +160,8 @@ pub struct Config {
     pub comm: [u8; COMM_LEN],
     /// With [`FILTER_MIN_SIZE`].
     pub min_size_bytes: u64,
-    /// Unread bytes in the ring buffer from which on the reader is woken at once.
+    /// The reader is woken at once each time that so many more bytes lie unread in
+    /// the ring buffer. A power of two.
     pub wake_bytes: u64,
     /// Distance from `task_struct.stack` to the registers that user space entered with.
     pub user_regs_offset: u32,

@@ -61,5 +61,9 @@ pub struct Listed {
     pub comm: [u8; COMM_LEN],
 }
 
+/// Size of the kernel's note of one thread's section, which only the kernel
+/// programs read.
+pub const SECTION_BYTES: usize = 224;
+
 const _: () = assert!(size_of::<State>() == 4 * 8 + 4 * 4);
 const _: () = assert!(size_of::<Listed>() == 2 * 4 + 5 * 8 + 4 * 4 + COMM_LEN);

@@ -78,9 +78,8 @@ pub struct Sums {
     /// Bytes that were unmapped: by munmap(2), by what replaced or shrank
     /// mappings, and by exit.
     pub unmapped_bytes: u64,
-    /// VMAs made; where no hook tells them from those removed, the net change.
-    pub vmas_made: u64,
-    /// VMAs removed or merged into others, likewise.
+    /// VMAs removed or merged into others; where no hook tells them from those
+    /// made, the net change if that is fewer.
     pub vmas_removed: u64,
 }
 
@@ -90,8 +89,8 @@ pub struct Sums {
 pub struct Process {
     /// Its sums.
     pub sums: Sums,
-    /// Its name: of the thread that its last record is of, of the first thread
-    /// once that had one.
+    /// Its name: of the thread that its first record is of, or that its last
+    /// exec is of.
     pub comm: [u8; COMM_LEN],
     /// Its real user id.
     pub uid: u32,
@@ -150,6 +149,12 @@ impl Sums {
         all
     }
 
+    /// VMAs made: the net change, and those removed.
+    pub fn vmas_made(&self) -> u64 {
+        self.vmas_removed
+            .wrapping_add_signed(self.all_ops().vmas_delta)
+    }
+
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = *self;
@@ -162,7 +167,6 @@ impl Sums {
         }
         since.mapped_bytes = self.mapped_bytes.wrapping_sub(earlier.mapped_bytes);
         since.unmapped_bytes = self.unmapped_bytes.wrapping_sub(earlier.unmapped_bytes);
-        since.vmas_made = self.vmas_made.wrapping_sub(earlier.vmas_made);
         since.vmas_removed = self.vmas_removed.wrapping_sub(earlier.vmas_removed);
         since
     }
@@ -179,7 +183,6 @@ impl AddAssign<&Self> for Sums {
         }
         self.mapped_bytes = self.mapped_bytes.wrapping_add(other.mapped_bytes);
         self.unmapped_bytes = self.unmapped_bytes.wrapping_add(other.unmapped_bytes);
-        self.vmas_made = self.vmas_made.wrapping_add(other.vmas_made);
         self.vmas_removed = self.vmas_removed.wrapping_add(other.vmas_removed);
     }
 }
@@ -201,7 +204,7 @@ pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u6
 
 const _: () = assert!(size_of::<ProcessKey>() == 16);
 const _: () = assert!(size_of::<OpSums>() == 7 * 8);
-const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 4) * 8);
+const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 3) * 8);
 const _: () = assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8);
 
 #[cfg(test)]
@@ -246,7 +249,6 @@ mod tests {
             backings: core::array::from_fn(|place| backing(factor * (100 + place as u64))),
             mapped_bytes: factor * 201,
             unmapped_bytes: factor * 202,
-            vmas_made: factor * 203,
             vmas_removed: factor * 204,
         };
         let (one, other) = (sums(1), sums(1_000));
@@ -254,6 +256,7 @@ mod tests {
         both += &one;
         assert_eq!(both.mapped_bytes, 201_201);
         assert_eq!(both.ops[1].vmas_delta, -3 - 11 - 3 - 11_000);
+        assert_eq!(both.vmas_made() as i64, 204_204 + both.all_ops().vmas_delta);
         assert_eq!(both.since(&one), other);
         assert_eq!(both.since(&other), one);
         assert_ne!(both, other);

@@ -31,6 +31,10 @@ pub fn ledger(hook: Hook) -> Option<&'static mut Ledger> {
         .map(|row| unsafe { &mut *row })
 }
 
+/// How far beyond a multiple of `wake_bytes` the reader is still woken: a few
+/// records, since several may be reserved before the first looks.
+const WAKE_WINDOW_BYTES: u64 = 1024;
+
 /// Counts a record that a filter on the process turned away before it was put together.
 #[inline(always)]
 pub fn unwanted(hook: Hook) {
@@ -50,6 +54,8 @@ pub struct Head {
     pub known: u16,
     /// 0 for success.
     pub errno: u32,
+    /// When the operation was complete, ns of the boot clock.
+    pub boot_ns: u64,
     /// Process that the record is of.
     pub tgid: u32,
     /// Process that owns the address space.
@@ -111,7 +117,7 @@ fn write<P: Payload>(record: *mut Record<P>, task: &Task, head: &Head, payload: 
         (&raw mut (*base).cause).write(head.cause);
         (&raw mut (*base).known).write(known);
         (&raw mut (*base).errno).write(head.errno);
-        (&raw mut (*base).boot_ns).write(task::now());
+        (&raw mut (*base).boot_ns).write(head.boot_ns);
         (&raw mut (*base).rlimit_as_bytes).write(rlimit_as_bytes);
         let actor = &raw mut (*base).actor;
         (&raw mut (*actor).tgid).write(head.tgid);
@@ -135,10 +141,13 @@ fn is_lost_on_purpose() -> bool {
 }
 
 /// Submits without waking the reader, who comes by a short timer, unless much
-/// has piled up: a wake-up costs the watched several times what all else does.
+/// has piled up, and then once for each such pile: a wake-up costs the watched
+/// several times what all else does, and a reader who is behind is awake.
 #[inline(always)]
 pub fn submit<T>(entry: RingBufEntry<T>) {
-    let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) >= config!(wake_bytes) {
+    let unread = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let piled = unread & !(config!(wake_bytes) - 1);
+    let flags = if piled != 0 && unread - piled < WAKE_WINDOW_BYTES {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

@@ -20,7 +20,7 @@ use crate::{
         HAS_BASE, HAS_DELTA, HAS_DRIFT, HAS_FILE, HAS_MAP, HAS_SETTLED, HAS_UNMAP_VMAS, Section,
     },
     sums::Extent,
-    task::Task,
+    task::{self, Task},
 };
 
 const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
@@ -100,17 +100,18 @@ pub const NO_SPACE: Space = Space {
 /// What a record begins with.
 #[inline(always)]
 fn head(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, part: Part) -> Head {
-    let (space, known, owner_tgid) = match section {
+    let (space, known, owner_tgid, boot_ns) = match section {
         Some(section) => {
             let (space, known) = space(section, part);
-            (space, known, section.owner_tgid)
+            (space, known, section.owner_tgid, section.settled_ns)
         }
-        None => (NO_SPACE, 0, task.tgid),
+        None => (NO_SPACE, 0, task.tgid, task::now()),
     };
     Head {
         cause: cause as u8,
         known,
         errno,
+        boot_ns,
         tgid: task.tgid,
         owner_tgid,
         start_boot_ns: task.start_boot_ns(),

@@ -3,7 +3,10 @@
 //! Only the thread itself writes its section, so nothing here needs a lock.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use mmwatch_common::event::{DRIFTED, FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED};
+use mmwatch_common::{
+    event::{DRIFTED, FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED},
+    space::SECTION_BYTES,
+};
 
 use crate::maps::SECTIONS;
 
@@ -85,7 +88,9 @@ pub struct Section {
     pub number: u64,
     /// When the lock was taken, ns of the boot clock.
     pub taken_ns: u64,
-    /// How long it had been held when the section settled.
+    /// When the section settled, ns of the boot clock.
+    pub settled_ns: u64,
+    /// How long the lock had been held by then.
     pub held_ns: u64,
     pub pages_before: u64,
     pub pages: u64,
@@ -105,6 +110,8 @@ pub struct Section {
     pub map: MapDetail,
 }
 
+const _: () = assert!(size_of::<Section>() == SECTION_BYTES);
+
 /// Initial value of a thread's first section. Static, because the value is
 /// too large for the 512 bytes of stack that a program has.
 static IDLE_SECTION: Section = Section {
@@ -112,6 +119,7 @@ static IDLE_SECTION: Section = Section {
     born_ns: 0,
     number: 0,
     taken_ns: 0,
+    settled_ns: 0,
     held_ns: 0,
     pages_before: 0,
     pages: 0,
@@ -205,6 +213,7 @@ impl Section {
         self.number = 0;
         self.state = OPEN;
         self.has = 0;
+        self.taken_ns = 0;
         self.unmap.runs = 0;
         self.unmap.pages = 0;
         self.unmap.vmas = 0;

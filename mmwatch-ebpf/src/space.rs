@@ -91,7 +91,9 @@ pub enum Settled {
 }
 
 /// Takes the exact numbers `now`, at a settle point, and writes what changed to
-/// `section`. `downgraded`: the lock goes on as a read lock.
+/// `section`, and its number: the place of its records among those of the
+/// address space. A section that changed nothing has none, unless it is
+/// `numbered` anyway. `downgraded`: the lock goes on as a read lock.
 #[inline(always)]
 pub fn settle(
     task: &Task,
@@ -99,6 +101,7 @@ pub fn settle(
     mut now: Size,
     section: &mut Section,
     downgraded: bool,
+    numbered: bool,
 ) -> Settled {
     section.state = SETTLED;
     if downgraded {
@@ -113,14 +116,12 @@ pub fn settle(
     section.pages = now.pages;
     section.vmas_delta = 0;
     section.pages_delta = 0;
-    section.held_ns = 0;
     section.has |= HAS_SETTLED;
-    if section.has(HAS_BASE) {
-        section.held_ns = task::now().wrapping_sub(section.taken_ns);
-    }
+    section.settled_ns = task::now();
+    section.held_ns = section.settled_ns.wrapping_sub(section.taken_ns);
 
     let Some(state) = get(mm) else {
-        return adopt_at_settle(task, mm, section, now);
+        return adopt_at_settle(task, mm, section, now, numbered);
     };
     section.owner_tgid = state.owner_tgid;
     section.born_ns = state.born_ns;
@@ -145,6 +146,10 @@ pub fn settle(
     if now.vmas > state.vmas_peak {
         state.vmas_peak = now.vmas;
     }
+    if numbered || section.changed() {
+        state.sections += 1;
+        section.number = state.sections;
+    }
     Settled::Done
 }
 
@@ -159,7 +164,13 @@ fn drift(section: &Section, state: &State) -> u32 {
 }
 
 #[inline(always)]
-fn adopt_at_settle(task: &Task, mm: u64, section: &mut Section, now: Size) -> Settled {
+fn adopt_at_settle(
+    task: &Task,
+    mm: u64,
+    section: &mut Section,
+    now: Size,
+    numbered: bool,
+) -> Settled {
     // Others' address spaces under construction (fork, exec) are adopted when
     // they are whole; those being torn down (no users) never again.
     let users = member!(mm, mm_users: u32).unwrap_or(0);
@@ -174,9 +185,13 @@ fn adopt_at_settle(task: &Task, mm: u64, section: &mut Section, now: Size) -> Se
         };
         note_delta(section, base, now);
     }
-    let state = born(now, task.tgid, task.start_boot_ns());
+    let mut state = born(now, task.tgid, task.start_boot_ns());
     section.born_ns = state.born_ns;
+    if numbered || section.changed() {
+        state.sections = 1;
+    }
     if adopt(mm, &state) {
+        section.number = state.sections;
         Settled::Done
     } else {
         Settled::Full
@@ -201,15 +216,5 @@ pub fn settle_pages(mm: u64, section: &mut Section) {
     section.pages = pages;
     if let Some(state) = get(mm) {
         state.pages = pages;
-    }
-}
-
-/// Gives the section its number: the place of its records among those of the
-/// address space.
-#[inline(always)]
-pub fn number(mm: u64, section: &mut Section) {
-    if let Some(state) = get(mm) {
-        state.sections += 1;
-        section.number = state.sections;
     }
 }

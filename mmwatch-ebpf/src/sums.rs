@@ -88,7 +88,6 @@ static NOTHING: Process = Process {
         backings: [BackingSums { maps: 0, bytes: 0 }; Backing::ALL.len()],
         mapped_bytes: 0,
         unmapped_bytes: 0,
-        vmas_made: 0,
         vmas_removed: 0,
     },
     comm: [0; 16],
@@ -116,7 +115,8 @@ fn entry(row: &mut Ledger, key: &ProcessKey) -> Option<*mut Process> {
     PROCESSES.get_ptr_mut(ProcessKey::OTHER)
 }
 
-/// Adds to one number.
+/// Adds to one number. Most of what is added is 0, and an atomic addition is
+/// dearer than a look.
 ///
 /// # Safety
 ///
@@ -129,6 +129,7 @@ unsafe fn grow(number: *mut u64, by: u64) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
+            "if {by} == 0 goto +1",
             "lock *(u64 *)({number} + 0) += {by}",
             number = in(reg) number,
             by = in(reg) by,
@@ -181,8 +182,7 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
                 space.pages_delta << PAGE_SHIFT,
             );
             let removed = (space.vmas_removed != UNKNOWN_VMAS).then_some(space.vmas_removed);
-            let (made, removed) = made_and_removed(space.vmas_delta, removed);
-            grow(&raw mut (*sums).vmas_made, made);
+            let (_, removed) = made_and_removed(space.vmas_delta, removed);
             grow(&raw mut (*sums).vmas_removed, removed);
         }
         grow(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
@@ -197,17 +197,19 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
     identify(process, task, head, kind);
 }
 
-/// Notes who the process is; a thread may have a name of its own, the first
-/// thread's is the process's.
+/// Notes who the process is, at its first record and when it becomes another
+/// program. A thread may have a name of its own, and names change: while the
+/// process is alive, the list of processes knows better.
 #[inline(always)]
 fn identify(process: *mut Process, task: &Task, head: &Head, kind: Kind) {
+    let exec = kind as u8 == Kind::Exec as u8;
     // SAFETY: fields of a live map value. Two threads may write at the same
     // time: then the name is one or the other, or for a moment a mixture.
     unsafe {
-        if task.tid == head.tgid || (*process).comm[0] == 0 {
+        if exec || (*process).comm[0] == 0 {
             task::comm(&raw mut (*process).comm);
+            (*process).uid = task::uid();
         }
-        (*process).uid = task::uid();
         if kind as u8 == Kind::Exit as u8 && head.cause != Cause::Exec as u8 {
             (*process).ended = 1;
         }

@@ -39,6 +39,8 @@ pub struct Churn {
 #[derive(Debug)]
 struct Process {
     comm: Comm,
+    /// Its name at its first record or its last exec, by the kernel's sums.
+    exec_comm: Option<Comm>,
     uid: u32,
     /// The last that was seen of its address space.
     space: Option<Seen>,
@@ -85,6 +87,7 @@ impl Process {
     fn new(comm: Comm, uid: u32) -> Self {
         Self {
             comm,
+            exec_comm: None,
             uid,
             space: None,
             trend: Trend::default(),
@@ -208,8 +211,14 @@ impl Churn {
                 .processes
                 .entry(*key)
                 .or_insert_with(|| Process::new(Comm::new(now.comm), now.uid));
-            process.comm = Comm::new(now.comm);
-            process.uid = now.uid;
+            // While it is alive, the list knows better, but for a program that
+            // it became since.
+            let comm = Comm::new(now.comm);
+            if process.exec_comm != Some(comm) {
+                process.exec_comm = Some(comm);
+                process.comm = comm;
+                process.uid = now.uid;
+            }
             if process.counted.get_or_insert_default().update(&now.sums) {
                 grown.insert(*key);
             }

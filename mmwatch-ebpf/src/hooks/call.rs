@@ -60,7 +60,7 @@ fn returned(hook: Hook, task: &Task, call: Call, regs: Option<Regs>, result: u64
 fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::Section> {
     let section = section::open(task.tid, mm)?;
     let now = space::own_size(task)?;
-    match space::settle(task, mm, now, section, false) {
+    match space::settle(task, mm, now, section, false, true) {
         Settled::Done => {}
         Settled::Full => {
             if let Some(row) = emit::ledger(hook) {
@@ -73,7 +73,6 @@ fn settle_now(hook: Hook, task: &Task, mm: u64) -> Option<&'static mut section::
         }
     }
     section.has &= !section::HAS_SETTLED;
-    space::number(mm, section);
     Some(section)
 }
 

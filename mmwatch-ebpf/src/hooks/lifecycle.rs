@@ -44,6 +44,7 @@ fn head(task: &Task, owner_tgid: u32, cause: Cause, known: u16, size: Size, whos
         cause: cause as u8,
         known,
         errno: 0,
+        boot_ns: task::now(),
         tgid: task.tgid,
         owner_tgid,
         start_boot_ns: task.start_boot_ns(),

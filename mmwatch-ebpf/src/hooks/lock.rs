@@ -108,7 +108,14 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
         section.state = IDLE;
         return;
     };
-    match space::settle(task, mm, now, section, downgraded) {
+    // The return of its call reports the section; and every call of ours but
+    // brk is reported whether it changed anything or not.
+    let entry = task.entry();
+    let call = entry
+        .and_then(arch::Entry::call)
+        .filter(|call| config!(calls) & (1 << *call as u32) != 0 && task.mm() == mm);
+    let numbered = call.is_some_and(|call| downgraded || call as u32 != Call::Brk as u32);
+    match space::settle(task, mm, now, section, downgraded, numbered) {
         Settled::Foreign => {
             section.state = IDLE;
             return;
@@ -120,35 +127,20 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
         }
         Settled::Done => {}
     }
-    leave(hook, task, mm, section);
-}
-
-/// Decides who reports a settled section: the return of its call, or nobody
-/// but us, now.
-#[inline(always)]
-fn leave(hook: Hook, task: &Task, mm: u64, section: &mut Section) {
-    let entry = task.entry();
     let cause = entry.map_or(Cause::Other, arch::Entry::cause);
     section.cause = cause as u32;
-    let call = entry.and_then(arch::Entry::call);
-    if let Some(call) = call
-        && config!(calls) & (1 << call as u32) != 0
-        && task.mm() == mm
-    {
-        let pending = section.state == PAGES_PENDING;
-        // Every other call of ours is reported whether it changed anything or not.
-        if pending || section.changed() || call as u32 != Call::Brk as u32 {
-            space::number(mm, section);
-        } else {
-            section.state = IDLE;
-        }
+    if call.is_some() && (numbered || section.changed()) {
         return;
     }
     section.state = IDLE;
-    if !section.changed() {
-        return;
+    if call.is_none() && section.changed() {
+        report_now(hook, task, cause, section);
     }
-    space::number(mm, section);
+}
+
+/// Reports a section of which nobody else will.
+#[inline(always)]
+fn report_now(hook: Hook, task: &Task, cause: Cause, section: &Section) {
     let args = match cause {
         Cause::Madvise | Cause::Mlock | Cause::Mseal | Cause::Mbind => {
             task.user_regs().and_then(arch::args)

@@ -26,8 +26,7 @@ pub fn add_event(sums: &mut Sums, event: &Event) {
     sums.mapped_bytes = sums.mapped_bytes.wrapping_add(mapped);
     sums.unmapped_bytes = sums.unmapped_bytes.wrapping_add(unmapped);
     if let Some(delta) = space.vmas_delta {
-        let (made, removed) = made_and_removed(delta, space.vmas_removed);
-        sums.vmas_made = sums.vmas_made.wrapping_add(made);
+        let (_, removed) = made_and_removed(delta, space.vmas_removed);
         sums.vmas_removed = sums.vmas_removed.wrapping_add(removed);
     }
     if let (What::Map(_), None, Some(backing)) = (&event.what, event.errno, event.backing()) {

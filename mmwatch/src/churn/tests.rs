@@ -92,7 +92,7 @@ fn operations_are_summed_by_kind() {
         }
     );
     // One removed and two made by each.
-    assert_eq!((sums.vmas_made, sums.vmas_removed), (6, 3));
+    assert_eq!((sums.vmas_made(), sums.vmas_removed), (6, 3));
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl<'a> ProcessFields<'a> {
 impl<'a> RowFields<'a> {
     fn new(row: &'a Row) -> Self {
         let sums = |sums: &'a Sums| SumsFields {
-            vmas_made: sums.vmas_made,
+            vmas_made: sums.vmas_made(),
             vmas_removed: sums.vmas_removed,
             mapped_bytes: sums.mapped_bytes,
             unmapped_bytes: sums.unmapped_bytes,

@@ -15,7 +15,7 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 use mmwatch_common::{
-    space::State,
+    space::{SECTION_BYTES, State},
     sums::{Process, ProcessKey},
 };
 use serde_json::Value;
@@ -407,9 +407,6 @@ pub fn a_peak_between_two_looks_is_told(backend: &str) {
         "{peaks:?}"
     );
 }
-
-/// Bytes of a thread's section, which user space never reads.
-const SECTION_BYTES: usize = 208;
 
 /// Entries of one of mmwatch's maps, by the map's name.
 fn entries<K: Pod, V: Pod>(mmwatch: u32, name: &str) -> Vec<(K, V)> {

@@ -274,13 +274,6 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Unit("churn::tests::operations_are_summed_by_kind"),
     ),
     mutation(
-        "VMAs made: not summed",
-        "mmwatch/src/churn/sums.rs",
-        "sums.vmas_made.wrapping_add(made)",
-        "sums.vmas_made.wrapping_add(0 * made)",
-        Test::Unit("churn::tests::operations_are_summed_by_kind"),
-    ),
-    mutation(
         "VMAs removed: not summed",
         "mmwatch/src/churn/sums.rs",
         "sums.vmas_removed.wrapping_add(removed)",

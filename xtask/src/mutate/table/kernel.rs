@@ -107,13 +107,6 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Kernel("random_operations_leave_no_difference"),
     ),
     mutation(
-        "`vmas_made` is not summed",
-        "mmwatch-ebpf/src/sums.rs",
-        "grow(&raw mut (*sums).vmas_made, made);",
-        "let _ = made;",
-        Test::Kernel("random_operations_leave_no_difference"),
-    ),
-    mutation(
         "`vmas_removed` is not summed",
         "mmwatch-ebpf/src/sums.rs",
         "grow(&raw mut (*sums).vmas_removed, removed);",
