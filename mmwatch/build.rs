@@ -1,9 +1,16 @@
 //! Builds the kernel programs and puts the objects where `kernel::object` includes them from.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 
 /// Directory of a toolchain that carries `core` for the BPF target (Debian's `rustc-web`).
 const TOOLCHAIN: &str = "MMWATCH_BPF_TOOLCHAIN";
@@ -40,9 +47,32 @@ fn main() -> Result<()> {
     // everything that needs no kernel build, and `load` says what is missing.
     for name in ["watch", "probe"] {
         let object = out.join(name);
-        if !object.exists() {
+        if object.exists() {
+            strip(&object).with_context(|| format!("stripping {}", object.display()))?;
+        } else {
             fs::write(&object, []).with_context(|| format!("writing {}", object.display()))?;
         }
     }
+    Ok(())
+}
+
+/// Takes out what only debuggers read, nine tenths of an object: mmwatch carries
+/// the rest in its own executable. The types that the kernel reads (BTF) stay.
+fn strip(path: &Path) -> Result<()> {
+    let data = fs::read(path)?;
+    let mut object = Builder::read64(&*data)?;
+    for section in &mut object.sections {
+        let name = section.name.to_string();
+        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+    }
+    // LLVM keeps names of sections and of symbols in one table; the builder wants two.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::with_capacity(data.len());
+    object.write(&mut stripped)?;
+    fs::write(path, stripped)?;
     Ok(())
 }

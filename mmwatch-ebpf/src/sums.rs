@@ -12,12 +12,7 @@ use mmwatch_common::{
     sums::{BackingSums, OpSums, Process, ProcessKey, Sums, made_and_removed},
 };
 
-use crate::{
-    emit::Head,
-    maps::PROCESSES,
-    memory::PAGE_SHIFT,
-    task::{self, Task},
-};
+use crate::{emit::Head, maps::PROCESSES, memory::PAGE_SHIFT, task};
 
 /// What a record covers, apart from what its base says.
 #[derive(Clone, Copy)]
@@ -151,7 +146,7 @@ unsafe fn shift(number: *mut i64, by: i64) {
 
 /// Adds a record to its process's sums.
 #[inline(always)]
-pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Extent) {
+pub fn add(row: &mut Ledger, head: &Head, kind: Kind, extent: &Extent) {
     let key = ProcessKey::new(head.tgid, head.start_boot_ns);
     let Some(process) = entry(row, &key) else {
         return;
@@ -194,14 +189,14 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
             grow(&raw mut (*backing).bytes, extent.bytes);
         }
     }
-    identify(process, task, head, kind);
+    identify(process, head, kind);
 }
 
 /// Notes who the process is, at its first record and when it becomes another
 /// program. A thread may have a name of its own, and names change: while the
 /// process is alive, the list of processes knows better.
 #[inline(always)]
-fn identify(process: *mut Process, task: &Task, head: &Head, kind: Kind) {
+fn identify(process: *mut Process, head: &Head, kind: Kind) {
     let exec = kind as u8 == Kind::Exec as u8;
     // SAFETY: fields of a live map value. Two threads may write at the same
     // time: then the name is one or the other, or for a moment a mixture.

@@ -80,18 +80,20 @@ impl Task {
         read_or_zero(signal, offset!(signal_rlim) + RLIMIT_AS * RLIMIT_BYTES)
     }
 
-    /// The registers with which it entered from user space.
+    /// The registers with which it entered from user space; where it is not
+    /// known how to find them, an address that cannot be read.
     #[inline(always)]
-    pub fn user_regs(&self) -> Option<Regs> {
+    pub fn user_regs(&self) -> Regs {
         if config!(typed_regs) != 0 {
-            return Some(self.user_regs_at(0));
+            return self.user_regs_at(0);
         }
-        let distance = config!(user_regs_offset);
-        if distance == 0 {
-            return None;
+        match config!(user_regs_offset) {
+            0 => self.user_regs_at(0),
+            distance => {
+                let stack = task_member!(self.address, task_stack: u64);
+                self.user_regs_at(stack + u64::from(distance))
+            }
         }
-        let stack = task_member!(self.address, task_stack: u64);
-        Some(self.user_regs_at(stack + u64::from(distance)))
     }
 
     /// The same, where a hook was told their `address`.
@@ -109,8 +111,8 @@ impl Task {
 
     /// The call or exception that it is in.
     #[inline(always)]
-    pub fn entry(&self) -> Option<Entry> {
-        arch::entry(self, self.user_regs()?)
+    pub fn entry(&self) -> Entry {
+        arch::entry(self, self.user_regs())
     }
 
     /// Address of the `struct file` behind a descriptor, or `None`.

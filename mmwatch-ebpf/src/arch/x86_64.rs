@@ -10,7 +10,7 @@ use mmwatch_common::{config::Call, event::Cause};
 
 use crate::{
     globals::{config, has},
-    memory::{load, read, task_member},
+    memory::{load, read, read_or_zero, task_member},
     task::Task,
 };
 
@@ -36,19 +36,21 @@ pub struct Regs {
 }
 
 /// The call that `task`, the running one, is in, from its saved registers.
+/// Where they cannot be read that is read(2), which means nothing here: an
+/// `Option` of a struct would be moved around unset, and verifiers refuse that.
 #[inline(always)]
-pub fn entry(task: &Task, regs: Regs) -> Option<Entry> {
+pub fn entry(task: &Task, regs: Regs) -> Entry {
     let number: i64 = if config!(typed_regs) != 0 {
         load(regs.address, offset_of!(pt_regs, orig_rax))
     } else {
-        read(regs.address, offset_of!(pt_regs, orig_rax))?
+        read_or_zero(regs.address, offset_of!(pt_regs, orig_rax))
     };
     let compat = has!(task_thread_status)
         && task_member!(task.address, task_thread_status: u32) & TS_COMPAT != 0;
-    Some(Entry {
+    Entry {
         number: if number < 0 { number } else { number & !X32 },
         compat,
-    })
+    }
 }
 
 /// Arguments of a system call.

@@ -21,13 +21,13 @@ use crate::{
 
 /// `call` returned `result` to the task whose registers lie at `regs`.
 #[inline(always)]
-fn returned(hook: Hook, task: &Task, call: Call, regs: Option<Regs>, result: u64) {
+fn returned(hook: Hook, task: &Task, call: Call, regs: Regs, result: u64) {
     match filter::process(task) {
         Process::Wanted => {}
         Process::Unwanted => return emit::unwanted(hook),
         Process::Agent => return,
     }
-    let Some(args) = regs.and_then(arch::args) else {
+    let Some(args) = arch::args(regs) else {
         return;
     };
     let mm = task.mm();
@@ -111,10 +111,8 @@ call!(fexit_sys_shmdt, CallShmdt, Shmdt);
 #[raw_tracepoint(tracepoint = "sys_enter")]
 fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
     let task = Task::current();
-    if arch::entry(&task, task.user_regs_at(ctx.arg(0)))
-        .and_then(arch::Entry::call)
-        .is_some()
-    {
+    let regs = task.user_regs_at(ctx.arg(0));
+    if arch::entry(&task, regs).call().is_some() {
         lock::taken(Hook::LockTaken, &task, task.mm());
     }
     0
@@ -125,8 +123,8 @@ fn raw_sys_enter(ctx: RawTracePointContext) -> i32 {
 fn raw_sys_exit(ctx: RawTracePointContext) -> i32 {
     let task = Task::current();
     let regs = task.user_regs_at(ctx.arg(0));
-    if let Some(call) = arch::entry(&task, regs).and_then(arch::Entry::call) {
-        returned(Hook::Call, &task, call, Some(regs), ctx.arg(1));
+    if let Some(call) = arch::entry(&task, regs).call() {
+        returned(Hook::Call, &task, call, regs, ctx.arg(1));
     }
     0
 }

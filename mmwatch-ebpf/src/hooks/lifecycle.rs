@@ -14,7 +14,6 @@ use mmwatch_common::{
 };
 
 use crate::{
-    arch,
     emit::{self, Head},
     file,
     filter::{self, Process},
@@ -206,8 +205,8 @@ fn exited(mm: u64) {
     let cause = if exiting {
         Cause::Exit
     } else {
-        match task.entry().map(arch::Entry::cause) {
-            Some(Cause::Exec) => Cause::Exec,
+        match task.entry().cause() {
+            Cause::Exec => Cause::Exec,
             _ => Cause::Exit,
         }
     };

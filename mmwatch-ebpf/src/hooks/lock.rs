@@ -112,7 +112,7 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
     // brk is reported whether it changed anything or not.
     let entry = task.entry();
     let call = entry
-        .and_then(arch::Entry::call)
+        .call()
         .filter(|call| config!(calls) & (1 << *call as u32) != 0 && task.mm() == mm);
     let numbered = call.is_some_and(|call| downgraded || call as u32 != Call::Brk as u32);
     match space::settle(task, mm, now, section, downgraded, numbered) {
@@ -127,7 +127,7 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
         }
         Settled::Done => {}
     }
-    let cause = entry.map_or(Cause::Other, arch::Entry::cause);
+    let cause = entry.cause();
     section.cause = cause as u32;
     if call.is_some() && (numbered || section.changed()) {
         return;
@@ -142,9 +142,7 @@ fn ending(hook: Hook, task: &Task, mm: u64, downgraded: bool) {
 #[inline(always)]
 fn report_now(hook: Hook, task: &Task, cause: Cause, section: &Section) {
     let args = match cause {
-        Cause::Madvise | Cause::Mlock | Cause::Mseal | Cause::Mbind => {
-            task.user_regs().and_then(arch::args)
-        }
+        Cause::Madvise | Cause::Mlock | Cause::Mseal | Cause::Mbind => arch::args(task.user_regs()),
         _ => None,
     };
     let advised = args.map_or(Advised::UNKNOWN, Advised::by);
