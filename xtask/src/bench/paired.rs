@@ -1,0 +1,137 @@
+//! Measuring in turn, unwatched and watched, so that what else the machine
+//! does falls on both.
+
+use anyhow::Result;
+
+use super::{
+    modes::{How, Mode},
+    observer::Observer,
+    stats::Values,
+};
+
+/// What one mode did to one measure.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    /// Watched over unwatched, a value per repetition.
+    ratios: Vec<f64>,
+}
+
+/// What came of all repetitions.
+pub struct Table {
+    /// Names of the measures.
+    pub columns: Vec<String>,
+    /// What each measure is where nobody watches.
+    pub unwatched: Vec<Option<Values>>,
+    /// One row per mode.
+    pub rows: Vec<Row>,
+}
+
+/// One mode's cells, in the order of the columns.
+pub struct Row {
+    /// Its name in JSON.
+    pub id: &'static str,
+    /// Its name for people.
+    pub label: &'static str,
+    cells: Vec<Cell>,
+    /// Why it has none, or fewer.
+    pub absent: Option<String>,
+}
+
+impl Row {
+    /// Ratios of a column.
+    pub fn ratios(&self, column: usize) -> Option<Values> {
+        Values::new(self.cells.get(column)?.ratios.iter().copied())
+    }
+}
+
+impl Table {
+    /// Ratios of a mode in a column.
+    pub fn ratios(&self, id: &str, column: &str) -> Option<Values> {
+        let column = self.columns.iter().position(|name| name == column)?;
+        self.row(id)?.ratios(column)
+    }
+
+    /// How much more one mode costs than another, by repetition.
+    pub fn ratios_over(&self, id: &str, base: &str, column: &str) -> Option<Values> {
+        let column = self.columns.iter().position(|name| name == column)?;
+        let cell = |id| Some(&self.row(id)?.cells.get(column)?.ratios);
+        let (of, over) = (cell(id)?, cell(base)?);
+        Values::new(of.iter().zip(over).map(|(of, over)| of / over))
+    }
+
+    fn row(&self, id: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.id == id)
+    }
+}
+
+/// Runs all modes in turn, so many times. Each is between two unwatched runs,
+/// whose mean is what it is held against: a drift that is steady cancels out.
+///
+/// `measure` gets what to put before the workload's own arguments.
+pub fn run(
+    modes: &[Mode],
+    columns: &[&str],
+    repetitions: u32,
+    mut measure: impl FnMut(&[String]) -> Result<Vec<f64>>,
+) -> Result<Table> {
+    let mut rows: Vec<Row> = modes
+        .iter()
+        .map(|mode| Row {
+            id: mode.id,
+            label: mode.label,
+            cells: vec![Cell::default(); columns.len()],
+            absent: match &mode.how {
+                How::Not(reason) => Some(reason.clone()),
+                How::Beside(_) | How::Around(_) => None,
+            },
+        })
+        .collect();
+    let mut unwatched = vec![Vec::new(); columns.len()];
+    for repetition in 1..=repetitions {
+        eprintln!("bench: repetition {repetition} of {repetitions}");
+        let mut before = measure(&[])?;
+        for (mode, row) in modes.iter().zip(&mut rows) {
+            if row.absent.is_some() {
+                continue;
+            }
+            let watched = match watched(mode, &mut measure) {
+                Ok(watched) => watched,
+                Err(error) => {
+                    eprintln!("bench: {}: {error:#}", mode.label);
+                    row.absent = Some(format!("{error:#}"));
+                    continue;
+                }
+            };
+            let after = measure(&[])?;
+            for (column, cell) in row.cells.iter_mut().enumerate() {
+                let mean = f64::midpoint(before[column], after[column]);
+                cell.ratios.push(watched[column] / mean);
+            }
+            for (values, value) in unwatched.iter_mut().zip(&after) {
+                values.push(*value);
+            }
+            before = after;
+        }
+    }
+    Ok(Table {
+        columns: columns.iter().map(|&name| name.to_owned()).collect(),
+        unwatched: unwatched.into_iter().map(Values::new).collect(),
+        rows,
+    })
+}
+
+fn watched(
+    mode: &Mode,
+    measure: &mut impl FnMut(&[String]) -> Result<Vec<f64>>,
+) -> Result<Vec<f64>> {
+    match &mode.how {
+        How::Not(reason) => anyhow::bail!("{reason}"),
+        How::Around(prefix) => measure(prefix),
+        How::Beside(spec) => {
+            let observer = Observer::start(spec)?;
+            let values = measure(&[])?;
+            observer.stop()?;
+            Ok(values)
+        }
+    }
+}
