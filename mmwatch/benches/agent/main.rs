@@ -2,14 +2,15 @@
 //! them. Prints `NAME VALUE`, a line each: events per second, and bytes.
 //!
 //! `cargo xtask bench` runs it; `cargo bench --bench agent` does so alone. A
-//! number as argument is the time for each case, in milliseconds.
+//! number as argument is the time for each case, in milliseconds. `rounds N CASE`
+//! does one case so often and measures nothing, for whoever counts instructions.
 
+mod memory;
 mod records;
 
 use std::{
     env,
     error::Error,
-    fmt::Write as _,
     hint::black_box,
     io,
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ use mmwatch::{
     decode::Decoder,
     event::{Event, SpaceId},
     sink::{Sink, json::Json, text::Trace},
-    space::{Ranges, Snapshot, Spaces},
+    space::{Ranges, Read, Snapshot, Spaces},
 };
 use rustc_hash::FxHashMap;
 
@@ -32,41 +33,75 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Time for each case when none is named.
 const DEFAULT_MS: u64 = 1000;
 
-/// VMAs of the large model.
-const MODEL_VMAS: u64 = 1_000_000;
-
 /// VMAs of each process that events are applied to.
 const PROCESS_VMAS: u64 = 200;
 
+const USAGE: &str = "usage: agent [MS] | agent rounds N decode|sums|space|json|text";
+
+/// What is made of events.
+const CASES: [&str; 5] = ["decode", "sums", "space", "json", "text"];
+
 fn main() -> Result<()> {
-    let ms = env::args()
-        .skip(1)
-        .find_map(|arg| arg.parse().ok())
-        .unwrap_or(DEFAULT_MS);
+    // `cargo bench` adds a flag.
+    let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => measure(DEFAULT_MS),
+        [ms] => measure(ms.parse().map_err(|_| USAGE)?),
+        ["rounds", rounds, case] => {
+            let bench = Bench {
+                records: Records::new(),
+                until: Until::Rounds(rounds.parse().map_err(|_| USAGE)?),
+            };
+            // What was timed says nothing here, and how many events there were does.
+            bench.case(case)?;
+            println!("events {}", bench.records.events());
+            Ok(())
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn measure(ms: u64) -> Result<()> {
     let bench = Bench {
         records: Records::new(),
-        budget: Duration::from_millis(ms),
+        until: Until::Time(Duration::from_millis(ms)),
     };
-    bench.decoded()?;
-    bench.summed()?;
-    bench.modelled()?;
-    let clock = WallClock::sample()?;
-    bench.written("json", || Json::new(io::sink(), clock))?;
-    bench.written("text", || Trace::new(io::sink(), io::sink(), clock))?;
-    println!("vma_bytes {:.1}", bytes_per_vma()?);
-    Ok(())
+    for case in CASES {
+        println!("{case} {:.0}", bench.case(case)?);
+    }
+    memory::print()
+}
+
+/// When a case is over.
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Duration),
+    Rounds(u32),
 }
 
 struct Bench {
     records: Records,
-    budget: Duration,
+    until: Until,
 }
 
 impl Bench {
+    /// Does one case; returns events per second.
+    fn case(&self, name: &str) -> Result<f64> {
+        match name {
+            "decode" => self.decoded(),
+            "sums" => self.summed(),
+            "space" => self.modelled(),
+            "json" => self.written(Json::new(io::sink(), WallClock::sample()?)),
+            "text" => self.written(Trace::new(io::sink(), io::sink(), WallClock::sample()?)),
+            _ => Err(USAGE.into()),
+        }
+    }
+
     /// Bytes to events, and no more.
-    fn decoded(&self) -> Result<()> {
+    fn decoded(&self) -> Result<f64> {
         let mut decoder = Decoder::new(PAGE_BYTES);
-        self.repeat("decode", || {
+        self.repeat(|| {
             self.each(&mut decoder, |event| {
                 black_box(event);
                 Ok(())
@@ -75,10 +110,10 @@ impl Bench {
     }
 
     /// And to sums per process, as `verify` keeps them.
-    fn summed(&self) -> Result<()> {
+    fn summed(&self) -> Result<f64> {
         let mut decoder = Decoder::new(PAGE_BYTES);
         let mut processes: FxHashMap<ProcessKey, Sums> = FxHashMap::default();
-        self.repeat("sums", || {
+        let rate = self.repeat(|| {
             self.each(&mut decoder, |event| {
                 let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
                 add_event(processes.entry(key).or_default(), event);
@@ -87,14 +122,14 @@ impl Bench {
         })?;
         let counted = |sums: &Sums| sums.ops.iter().map(|op| op.count).sum::<u64>();
         black_box::<u64>(processes.values().map(counted).sum());
-        Ok(())
+        Ok(rate)
     }
 
     /// And to models of address spaces.
-    fn modelled(&self) -> Result<()> {
-        let maps = Snapshot::parse(maps_text(PROCESS_VMAS)?.as_bytes())?.ranges;
+    fn modelled(&self) -> Result<f64> {
+        let maps = Snapshot::parse(memory::maps_text(PROCESS_VMAS)?.as_bytes())?.ranges;
         let mut decoder = Decoder::new(PAGE_BYTES);
-        let mut rates = Rates::new(self.budget);
+        let mut rates = Rates::new(self.until);
         while rates.more() {
             // Sections are applied once, so each round has fresh models.
             let mut spaces = self.healed(&maps);
@@ -108,8 +143,7 @@ impl Bench {
                 return Err("the models did not take every event".into());
             }
         }
-        rates.print("space");
-        Ok(())
+        Ok(rates.median())
     }
 
     /// Models that know what was mapped before the first event.
@@ -121,18 +155,17 @@ impl Bench {
                 born_boot_ns: records::BORN_NS,
             };
             if let Some(space) = spaces.meet(id) {
-                space.heal(0, 0, maps.clone(), records::BORN_NS);
+                space.heal(Read::between(0, 0), maps.clone(), records::BORN_NS);
             }
         }
         spaces
     }
 
     /// And to lines.
-    fn written<S: Sink>(&self, name: &str, new: impl Fn() -> S) -> Result<()> {
+    fn written(&self, mut sink: impl Sink) -> Result<f64> {
         let mut decoder = Decoder::new(PAGE_BYTES);
-        let mut sink = new();
         let mut seq = 0;
-        self.repeat(name, || {
+        self.repeat(|| {
             self.each(&mut decoder, |event| {
                 seq += 1;
                 sink.event(seq, event)
@@ -141,17 +174,15 @@ impl Bench {
         })
     }
 
-    /// Prints the rate at which `round` takes all records.
-    fn repeat(&self, name: &str, mut round: impl FnMut() -> Result<()>) -> Result<()> {
-        round()?;
-        let mut rates = Rates::new(self.budget);
+    /// The rate at which `round` takes all records.
+    fn repeat(&self, mut round: impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut rates = Rates::new(self.until);
         while rates.more() {
             let start = Instant::now();
             round()?;
             rates.add(self.records.events(), start.elapsed());
         }
-        rates.print(name);
-        Ok(())
+        Ok(rates.median())
     }
 
     /// Decodes all records.
@@ -169,61 +200,37 @@ impl Bench {
     }
 }
 
-/// Rates of rounds, until their time is over.
+/// Rates of rounds.
 struct Rates {
-    left: Duration,
+    until: Until,
+    spent: Duration,
     per_s: Vec<f64>,
 }
 
 impl Rates {
-    fn new(budget: Duration) -> Self {
+    fn new(until: Until) -> Self {
         Self {
-            left: budget,
+            until,
+            spent: Duration::ZERO,
             per_s: Vec::new(),
         }
     }
 
     fn more(&self) -> bool {
-        self.per_s.is_empty() || !self.left.is_zero()
+        match self.until {
+            Until::Time(time) => self.per_s.is_empty() || self.spent < time,
+            Until::Rounds(rounds) => self.per_s.len() < rounds as usize,
+        }
     }
 
     fn add(&mut self, events: u64, elapsed: Duration) {
         self.per_s.push(events as f64 / elapsed.as_secs_f64());
-        self.left = self.left.saturating_sub(elapsed);
+        self.spent += elapsed;
     }
 
-    /// The median: whatever else the machine does makes single rounds slow.
-    fn print(mut self, name: &str) {
+    /// Whatever else the machine does makes single rounds slow.
+    fn median(mut self) -> f64 {
         self.per_s.sort_by(f64::total_cmp);
-        println!("{name} {:.0}", self.per_s[self.per_s.len() / 2]);
+        self.per_s.get(self.per_s.len() / 2).copied().unwrap_or(0.0)
     }
-}
-
-/// What one VMA in a large model takes, allocator included.
-fn bytes_per_vma() -> Result<f64> {
-    let text = maps_text(MODEL_VMAS)?;
-    let before = allocated();
-    let ranges = Snapshot::parse(text.as_bytes())?.ranges;
-    let bytes = allocated().saturating_sub(before);
-    Ok(bytes as f64 / black_box(ranges).len() as f64)
-}
-
-/// Bytes that the allocator has handed out, small and large ones.
-fn allocated() -> usize {
-    // SAFETY: it takes nothing and only reads the allocator's own sums.
-    let info = unsafe { libc::mallinfo2() };
-    info.uordblks + info.hblkhd
-}
-
-/// `/proc/PID/maps` of so many VMAs. Neighbours differ, or the model would have
-/// one range for them.
-fn maps_text(vmas: u64) -> Result<String> {
-    let mut text = String::new();
-    for vma in 0..vmas {
-        let start = 0x1000_0000_0000 + vma * 4 * PAGE_BYTES;
-        let end = start + 4 * PAGE_BYTES;
-        let prot = if vma % 2 == 0 { "rw-p" } else { "r--p" };
-        writeln!(text, "{start:x}-{end:x} {prot} 00000000 00:00 0 ")?;
-    }
-    Ok(text)
 }

@@ -127,7 +127,7 @@ fn path() -> FilePath {
 }
 
 fn map(process: u32, pair: u64) -> Record<Map> {
-    let with_file = process % WITH_FILE == 0;
+    let with_file = process.is_multiple_of(WITH_FILE);
     let known = KNOWN | if with_file { KNOWN_FILE } else { 0 };
     Record {
         base: base::<Map>(process, 2 * pair + 1, known, Cause::Mmap, 1),

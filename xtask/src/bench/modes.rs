@@ -107,7 +107,11 @@ fn mmwatch(setting: &Setting, scratch: &Path) -> Vec<Mode> {
     let own_pid = std::process::id().to_string();
     let rows: [(_, _, &[&str]); 4] = [
         ("stat", "mmwatch stat: sums in the kernel", &["stat"]),
-        ("trace", "mmwatch trace > /dev/null: every event", &["trace"]),
+        (
+            "trace",
+            "mmwatch trace > /dev/null: every event",
+            &["trace"],
+        ),
         (
             "trace_json",
             "mmwatch trace -o json > FILE, in memory",
@@ -162,7 +166,10 @@ fn rivals(scratch: &Path, prefix: &[String]) -> Vec<Mode> {
         .map(|name| format!("tracepoint:syscalls:{name}"))
         .collect();
     let probes = probes.join(",");
-    let events: Vec<String> = enter.iter().map(|name| format!("syscalls:{name}")).collect();
+    let events: Vec<String> = enter
+        .iter()
+        .map(|name| format!("syscalls:{name}"))
+        .collect();
 
     let words = |line: &[&str]| line.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let bpftrace = |action: &str| words(&["bpftrace", "-e", &format!("{probes} {{ {action} }}")]);
@@ -191,7 +198,15 @@ fn rivals(scratch: &Path, prefix: &[String]) -> Vec<Mode> {
         (
             "perf_trace",
             "perf trace",
-            words(&["perf", "trace", "-a", "-o", "/dev/null", "-e", &CALLS.join(",")]),
+            words(&[
+                "perf",
+                "trace",
+                "-a",
+                "-o",
+                "/dev/null",
+                "-e",
+                &CALLS.join(","),
+            ]),
             Attached::After(SETTLE),
         ),
     ];
@@ -211,7 +226,15 @@ fn rivals(scratch: &Path, prefix: &[String]) -> Vec<Mode> {
             Mode { id, label, how }
         })
         .collect();
-    let strace = words(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=%memory"]);
+    let strace = words(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=%memory",
+    ]);
     modes.push(Mode {
         id: "strace",
         label: "strace -f -e trace=%memory",
@@ -228,7 +251,8 @@ fn rivals(scratch: &Path, prefix: &[String]) -> Vec<Mode> {
 /// enough: a rival may be a script that looks for another one.
 fn in_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| {
-        env::split_paths(&path).any(|dir| fs::metadata(dir.join(program)).is_ok_and(|f| f.is_file()))
+        env::split_paths(&path)
+            .any(|dir| fs::metadata(dir.join(program)).is_ok_and(|f| f.is_file()))
     })
 }
 

@@ -101,7 +101,12 @@ impl Observer {
         unsafe { libc::kill(pid, libc::SIGINT) };
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if self.child.try_wait().context("waiting for a child")?.is_some() {
+            if self
+                .child
+                .try_wait()
+                .context("waiting for a child")?
+                .is_some()
+            {
                 return Ok(());
             }
             thread::sleep(POLL);

@@ -2,6 +2,7 @@
 //! does falls on both.
 
 use anyhow::Result;
+use serde_json::{Map, Value, json};
 
 use super::{
     modes::{How, Mode},
@@ -59,6 +60,29 @@ impl Table {
         Values::new(of.iter().zip(over).map(|(of, over)| of / over))
     }
 
+    /// For machines.
+    pub fn to_json(&self) -> Value {
+        let cells = |values: &mut dyn Iterator<Item = Option<Values>>| {
+            let named = self.columns.iter().cloned().zip(values);
+            named
+                .filter_map(|(name, values)| Some((name, values?.to_json())))
+                .collect::<Map<_, _>>()
+        };
+        let rows = self.rows.iter().map(|row| {
+            let mut ratios = (0..self.columns.len()).map(|column| row.ratios(column));
+            json!({
+                "id": row.id,
+                "watched_by": row.label,
+                "ratios": cells(&mut ratios),
+                "reason": row.absent,
+            })
+        });
+        json!({
+            "unwatched_ns": cells(&mut self.unwatched.iter().cloned()),
+            "modes": rows.collect::<Vec<_>>(),
+        })
+    }
+
     fn row(&self, id: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.id == id)
     }
@@ -69,7 +93,7 @@ impl Table {
 ///
 /// `measure` gets what to put before the workload's own arguments.
 pub fn run(
-    modes: &[Mode],
+    modes: &[&Mode],
     columns: &[&str],
     repetitions: u32,
     mut measure: impl FnMut(&[String]) -> Result<Vec<f64>>,
@@ -133,5 +157,54 @@ fn watched(
             observer.stop()?;
             Ok(values)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(id: &'static str, how: How) -> Mode {
+        Mode { id, label: id, how }
+    }
+
+    #[test]
+    fn each_mode_is_held_against_the_runs_around_it() {
+        let around = mode("around", How::Around(vec!["slowly".to_owned()]));
+        let absent = mode("absent", How::Not("not here".to_owned()));
+        // Unwatched runs become slower all the time, and ratios do not.
+        let mut unwatched = 90.0;
+        let table = run(&[&around, &absent], &["pair"], 3, |prefix| {
+            if prefix.is_empty() {
+                unwatched += 10.0;
+                return Ok(vec![unwatched]);
+            }
+            Ok(vec![2.0 * (unwatched + 5.0)])
+        })
+        .unwrap();
+        let ratios = table.ratios("around", "pair").unwrap();
+        assert_eq!((ratios.low(), ratios.high()), (2.0, 2.0));
+        assert_eq!(
+            table.ratios_over("around", "around", "pair"),
+            Values::new([1.0; 3])
+        );
+        assert_eq!(table.ratios("absent", "pair"), None);
+        assert_eq!(table.rows[1].absent.as_deref(), Some("not here"));
+        assert_eq!(table.ratios("around", "other"), None);
+    }
+
+    #[test]
+    fn a_mode_that_fails_is_left_out_from_then_on() {
+        let around = mode("around", How::Around(vec!["badly".to_owned()]));
+        let mut times = 0;
+        let table = run(&[&around], &["pair"], 3, |prefix| {
+            times += u32::from(!prefix.is_empty());
+            anyhow::ensure!(prefix.is_empty() || times < 2, "it broke");
+            Ok(vec![1.0])
+        })
+        .unwrap();
+        assert_eq!(times, 2);
+        assert_eq!(table.ratios("around", "pair"), Values::new([1.0]));
+        assert_eq!(table.rows[0].absent.as_deref(), Some("it broke"));
     }
 }

@@ -1,5 +1,7 @@
 //! Medians, and how far the single values are from them.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 /// Values of one kind, from smallest to largest; never empty.
@@ -9,7 +11,10 @@ pub struct Values(Vec<f64>);
 impl Values {
     /// Sorts them; `None` for no values.
     pub fn new(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        let mut values: Vec<f64> = values
+            .into_iter()
+            .filter(|value| value.is_finite())
+            .collect();
         values.sort_by(f64::total_cmp);
         (!values.is_empty()).then_some(Self(values))
     }
@@ -49,6 +54,15 @@ impl Values {
     }
 }
 
+/// The median, and half the distance between the quartiles.
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spread = (self.high() - self.low()) / 2.0;
+        let digits = if self.median() < 10.0 { 2 } else { 1 };
+        write!(f, "{:.digits$} ±{spread:.digits$}", self.median())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +76,13 @@ mod tests {
         );
         let one = Values::new([7.0]).unwrap();
         assert_eq!([one.low(), one.median(), one.high()], [7.0; 3]);
+    }
+
+    #[test]
+    fn shown_is_the_median_with_its_spread() {
+        let show = |values: &[f64]| Values::new(values.iter().copied()).unwrap().to_string();
+        assert_eq!(show(&[1.0, 1.1, 1.2, 1.3, 1.4]), "1.20 ±0.10");
+        assert_eq!(show(&[36.04]), "36.0 ±0.0");
     }
 
     #[test]

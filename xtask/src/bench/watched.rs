@@ -19,19 +19,17 @@ use super::{
 use crate::process;
 
 /// The loops of the workload, by the name it gives them.
-pub const LOOPS: [&str; 9] = [
+const LOOPS: [&str; 9] = [
     "pair", "pair2", "touched", "file", "fixed", "protect", "remap", "fault", "getppid",
 ];
 
-/// Programs that are run whole, by the names of their columns.
-pub const PROGRAMS: [&str; 3] = ["true", "python3 -c pass", "cargo check"];
-
 /// Modes that whole programs are run under.
-pub const PROGRAM_MODES: [&str; 2] = ["stat", "trace"];
+const PROGRAM_MODES: [&str; 2] = ["stat", "trace"];
 
 /// The loops under every mode.
 pub fn loops(setting: &Setting, modes: &[Mode]) -> Result<Table> {
-    paired::run(modes, &LOOPS, setting.repetitions, |prefix| {
+    let modes: Vec<_> = modes.iter().collect();
+    paired::run(&modes, &LOOPS, setting.repetitions, |prefix| {
         let mut command = command(prefix, &setting.workload);
         command.args(["run", &setting.loop_ms.to_string()]);
         let output = process::stdout(&mut command)?;
@@ -56,7 +54,11 @@ pub fn programs(setting: &Setting, modes: &[Mode], scratch: &Path) -> Result<Tab
         Program {
             touch: Some(tiny.join("src/lib.rs")),
             dir: Some(tiny),
-            ..Program::new("cargo check", &["cargo", "check", "--quiet", "--offline"], runs.div_ceil(4))
+            ..Program::new(
+                "cargo check",
+                &["cargo", "check", "--quiet", "--offline"],
+                runs.div_ceil(4),
+            )
         },
     ];
     all.retain(|program| {
@@ -67,7 +69,11 @@ pub fn programs(setting: &Setting, modes: &[Mode], scratch: &Path) -> Result<Tab
         works
     });
     let names: Vec<_> = all.iter().map(|program| program.name).collect();
-    paired::run(modes, &names, setting.repetitions, |_| {
+    let modes: Vec<_> = modes
+        .iter()
+        .filter(|mode| PROGRAM_MODES.contains(&mode.id))
+        .collect();
+    paired::run(&modes, &names, setting.repetitions, |_| {
         all.iter().map(Program::median).collect()
     })
 }
