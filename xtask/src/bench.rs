@@ -52,6 +52,20 @@ pub struct Options {
     record: bool,
 }
 
+impl Options {
+    /// Those of `--quick`.
+    pub fn quick() -> Self {
+        Self {
+            quick: true,
+            only: Vec::new(),
+            hooks: "auto".to_owned(),
+            all_kernels: false,
+            instructions: false,
+            record: false,
+        }
+    }
+}
+
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -63,6 +77,8 @@ enum Part {
     Agent,
     /// Instructions in VMs
     Guests,
+    /// Instructions of user space
+    Instructions,
 }
 
 /// What is run, how long, and how often.
@@ -146,6 +162,8 @@ struct Results {
     agent: Option<agent::Figures>,
     /// Instructions in VMs.
     guests: Option<Vec<guest::Guest>>,
+    /// Instructions of user space for an event.
+    instructions: Option<instructions::Counts>,
     /// How rivals could be had.
     notes: Vec<String>,
 }
@@ -182,12 +200,40 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if wanted(Part::Guests) {
         results.guests = Some(guest::run(workspace, &setting)?);
     }
+    // Once is enough, and `cargo xtask test` counts them anyway.
+    if wanted(Part::Instructions) && !options.quick {
+        results.instructions = Some(instructions::count(&setting.agent_bench)?);
+    }
     drop(scratch);
 
     let report = Report::new(&setting, &results, start.elapsed());
     print!("{}", report.markdown());
     write(workspace, options, &report)?;
-    Ok(ExitCode::SUCCESS)
+    let failures = results.failures();
+    for failure in &failures {
+        eprintln!("bench: {failure}");
+    }
+    Ok(if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Results {
+    /// Whatever mmwatch itself could not do. A rival that cannot run is no failure,
+    /// and nor is a bar that is not met.
+    fn failures(&self) -> Vec<String> {
+        let tables = self.loops.iter().chain(&self.programs);
+        let modes = tables
+            .flat_map(|table| &table.rows)
+            .filter(|row| modes::OWN.contains(&row.id))
+            .filter_map(|row| Some(format!("{}: {}", row.label, row.absent.as_ref()?)));
+        let guests = self.guests.iter().flatten();
+        modes
+            .chain(guests.filter_map(guest::Guest::failure))
+            .collect()
+    }
 }
 
 /// A whole run goes into the documentation; any other only beside it.

@@ -6,6 +6,7 @@
 
 mod empty;
 mod ops;
+mod programs;
 mod sleepers;
 
 use std::{
@@ -34,6 +35,7 @@ const DEFAULT_MS: u64 = 200;
 const USAGE: &str = "\
 usage: workload run MS [OP]...       nanoseconds per operation of each loop
        workload count MS [OP]...     the same of an ordinary batch, undisturbed
+       workload programs MS          what each kernel program takes of a pair
        workload storm MS             mmap and munmap as fast as they go
        workload empty TRACEPOINT...  attach an empty program to each, until stdin ends
        workload sleepers N           have N processes that sleep, until stdin ends";
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         [] => run(DEFAULT_MS, &[]),
         ["run", ms, names @ ..] => number(ms).and_then(|ms| run(ms, names)),
         ["count", ms, names @ ..] => number(ms).and_then(|ms| count(ms, names)),
+        ["programs", ms] => number(ms).and_then(programs::print),
         ["storm", ms] => number(ms).and_then(storm),
         ["empty", tracepoints @ ..] => empty::attach(tracepoints),
         ["sleepers", count] => number(count).and_then(sleepers::hold),

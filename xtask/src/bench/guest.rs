@@ -21,6 +21,9 @@ pub const LOOPS: [&str; 3] = ["pair", "fault", "getppid"];
 /// Ways to watch that are counted.
 pub const MODES: [&str; 2] = ["stat", "trace"];
 
+/// The one in which programs are counted one by one.
+const EVENTS: &str = "trace";
+
 /// The mode that is none.
 const UNWATCHED: &str = "unwatched";
 
@@ -39,11 +42,46 @@ pub struct Guest {
     pub counts: Result<Counts, String>,
 }
 
-/// Instructions per operation, by mode and loop.
+/// Instructions per operation.
 #[derive(Debug, Default, PartialEq)]
-pub struct Counts(BTreeMap<String, BTreeMap<String, f64>>);
+pub struct Counts {
+    /// By mode and loop.
+    loops: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Of a pair, by kernel program, while every event is sent.
+    pub programs: Vec<Program>,
+}
+
+/// One kernel program's part of a pair.
+#[derive(Debug, PartialEq)]
+pub struct Program {
+    /// As much of its name as the kernel keeps.
+    pub name: String,
+    /// How often it runs.
+    pub runs: f64,
+    /// Instructions of all runs, with those of taking the time.
+    pub instructions: f64,
+}
+
+impl Program {
+    /// `program NAME RUNS INSTRUCTIONS`
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("program ")?.split(' ');
+        Some(Self {
+            name: words.next()?.to_owned(),
+            runs: words.next()?.parse().ok()?,
+            instructions: words.next()?.parse().ok()?,
+        })
+    }
+}
 
 impl Guest {
+    /// Why a backend that any of these kernels has was not counted.
+    pub fn failure(&self) -> Option<String> {
+        let reason = self.counts.as_ref().err()?;
+        let expected = self.hooks == HOOKS[0] || KERNELS.contains(&self.series.as_str());
+        expected.then(|| format!("Linux {}, {}: {reason}", self.series, self.hooks))
+    }
+
     /// Instructions of a loop that nobody watches.
     pub fn unwatched(&self, name: &str) -> Option<f64> {
         self.counts.as_ref().ok()?.of(UNWATCHED, name)
@@ -59,7 +97,20 @@ impl Guest {
     pub fn to_json(&self) -> Value {
         match &self.counts {
             Ok(counts) => {
-                json!({"kernel": self.series, "hooks": self.hooks, "instructions": counts.0})
+                let programs = counts.programs.iter().map(|program| {
+                    let Program {
+                        name,
+                        runs,
+                        instructions,
+                    } = program;
+                    json!({"name": name, "runs": runs, "instructions": instructions})
+                });
+                json!({
+                    "kernel": self.series,
+                    "hooks": self.hooks,
+                    "instructions": counts.loops,
+                    "programs": programs.collect::<Vec<_>>(),
+                })
             }
             Err(reason) => json!({"kernel": self.series, "hooks": self.hooks, "reason": reason}),
         }
@@ -68,7 +119,7 @@ impl Guest {
 
 impl Counts {
     fn of(&self, mode: &str, name: &str) -> Option<f64> {
-        self.0.get(mode)?.get(name).copied()
+        self.loops.get(mode)?.get(name).copied()
     }
 
     /// Of what the script wrote. A mode that comes twice has the smaller values:
@@ -82,13 +133,15 @@ impl Counts {
             }
             if let Some(mode) = line.strip_prefix(MODE) {
                 blocks.push((mode, String::new()));
+            } else if let Some(program) = Program::parse(line) {
+                counts.programs.push(program);
             } else if let Some((_, text)) = blocks.last_mut() {
                 text.push_str(line);
                 text.push('\n');
             }
         }
         for (mode, text) in &blocks {
-            let of_mode = counts.0.entry((*mode).to_owned()).or_default();
+            let of_mode = counts.loops.entry((*mode).to_owned()).or_default();
             for (name, value) in values(text) {
                 if LOOPS.contains(&name) {
                     let smallest = of_mode.entry(name.to_owned()).or_insert(value);
@@ -156,6 +209,7 @@ for mode in {modes}; do
     done
     sleep 1
     measure $mode
+    test $mode = {EVENTS} && workload programs 50
     kill -INT $agent
     wait $agent || exit 1
 done
@@ -170,6 +224,18 @@ mod tests {
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn programs_have_their_own_lines() {
+        let program = Program {
+            name: "released".to_owned(),
+            runs: 2.0,
+            instructions: 812.0,
+        };
+        assert_eq!(Program::parse("program released 2.0 812"), Some(program));
+        assert_eq!(Program::parse("program released 2.0"), None);
+        assert_eq!(Program::parse("pair 812"), None);
     }
 
     const ALL: &str = "\

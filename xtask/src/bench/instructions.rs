@@ -26,7 +26,7 @@ const TOLERANCE: f64 = 0.05;
 const ROUNDS: u32 = 3;
 
 /// Instructions per event, by case.
-type Counts = BTreeMap<String, f64>;
+pub type Counts = BTreeMap<String, f64>;
 
 /// What was counted before, and with which compiler.
 #[derive(Debug, PartialEq)]
@@ -110,7 +110,7 @@ fn rustc() -> Result<String> {
 }
 
 /// Instructions per event of every case.
-fn count(agent_bench: &Path) -> Result<Counts> {
+pub fn count(agent_bench: &Path) -> Result<Counts> {
     let mut counts = Counts::new();
     for (case, _) in CASES {
         let (few, _) = rounds(agent_bench, case, 1)?;

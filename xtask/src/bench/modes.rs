@@ -25,6 +25,9 @@ const END_S: &str = "600";
 /// The calls that rivals are to watch: those that the workloads make.
 const CALLS: [&str; 4] = ["mmap", "munmap", "mprotect", "mremap"];
 
+/// The modes that are mmwatch, by their names in JSON.
+pub const OWN: [&str; 4] = ["stat", "trace", "trace_json", "trace_other"];
+
 /// A row of the tables.
 pub struct Mode {
     /// Its name in JSON.

@@ -10,6 +10,7 @@ use super::{
     agent::{CASES, Figures, SLEEPERS},
     bars,
     guest::{self, Guest},
+    instructions::Counts,
     paired::Table,
     stats::Values,
 };
@@ -46,6 +47,7 @@ impl<'a> Report<'a> {
             programs,
             agent,
             guests,
+            instructions,
             notes,
         } = self.results;
         let seconds = self.elapsed.as_secs();
@@ -81,6 +83,16 @@ impl<'a> Report<'a> {
         }
         if let Some(guests) = guests {
             section("Instructions in VMs", guests_table(guests));
+            section(
+                "Instructions of a pair, by kernel program, every event",
+                programs_table(guests),
+            );
+        }
+        if let Some(counts) = instructions {
+            section(
+                "Instructions of user space, per event",
+                instructions_table(counts),
+            );
         }
         text.push('\n');
         text
@@ -99,6 +111,7 @@ impl<'a> Report<'a> {
             "loops": results.loops.as_ref().map(Table::to_json),
             "programs": results.programs.as_ref().map(Table::to_json),
             "agent": results.agent.as_ref().map(Figures::to_json),
+            "instructions_per_event": results.instructions,
             "guests": results
                 .guests
                 .as_ref()
@@ -301,6 +314,39 @@ fn guests_table(guests: &[Guest]) -> String {
         .collect();
     let header: Vec<_> = header.iter().map(String::as_str).collect();
     table(&header, &rows) + &reasons
+}
+
+/// On the newest kernel: which programs run on others is much the same.
+fn programs_table(guests: &[Guest]) -> String {
+    let mut rows = Vec::new();
+    let newest = guests.last().map(|guest| &guest.series);
+    for guest in guests.iter().filter(|guest| Some(&guest.series) == newest) {
+        let programs = guest.counts.as_ref().map(|counts| &counts.programs[..]);
+        for program in programs.unwrap_or_default() {
+            rows.push(vec![
+                guest.series.clone(),
+                guest.hooks.to_owned(),
+                program.name.clone(),
+                format!("{:.1}", program.runs),
+                format!("{:.0}", program.instructions),
+            ]);
+        }
+    }
+    table(
+        &["Linux", "hooks", "program", "runs", "instructions"],
+        &rows,
+    )
+}
+
+fn instructions_table(counts: &Counts) -> String {
+    let rows: Vec<_> = CASES
+        .iter()
+        .filter_map(|(id, label)| {
+            let count = counts.get(*id)?;
+            Some(vec![(*label).to_owned(), format!("{count:.0}")])
+        })
+        .collect();
+    table(&["what is made of an event", "instructions"], &rows)
 }
 
 impl Figures {
