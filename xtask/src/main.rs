@@ -45,8 +45,9 @@ enum Task {
     /// Run every check and test
     ///
     /// Formatting, lints, documentation, unit and command-line tests, and the kernel tests: on
-    /// this machine's kernel, which takes root, and on others in VMs. Goes on after a failure and
-    /// lists all of them at the end.
+    /// this machine's kernel, which takes root, and on others in VMs; then user space's
+    /// instructions against their baseline, and whether the benchmarks run. Goes on after a failure
+    /// and lists all of them at the end.
     #[command(visible_alias = "ci")]
     Test,
     /// Measure what watching costs, against others and against the bars

@@ -186,7 +186,8 @@ pub fn run(workspace: &Workspace, setting: &Setting) -> Result<Vec<Guest>> {
 
 /// What the VM runs. Sleep takes no time there, so it can wait until the kernel's
 /// late boot work is over. mmwatch watches once it handles SIGINT: bit 1 of the
-/// mask, thus the last digit.
+/// mask, thus the last digit. Before it is mmwatch at all, it is a copy of the
+/// shell, with the shell's handlers.
 fn script(hooks: &str) -> String {
     let (loops, modes) = (LOOPS.join(" "), MODES.join(" "));
     format!(
@@ -195,12 +196,15 @@ measure() {{
     echo "{MODE}$1"
     workload count 20 {loops} || exit 1
 }}
+attached() {{
+    grep -q '^Name:.*mmwatch' $1 && grep -q 'SigCgt:.*[2367abef]$' $1
+}}
 sleep 30
 measure {UNWATCHED}
 for mode in {modes}; do
     mmwatch $mode --hooks {hooks} >/dev/null 2>/tmp/messages &
     agent=$!
-    until grep -q 'SigCgt:.*[2367abef]$' /proc/$agent/status; do
+    until attached /proc/$agent/status; do
         if grep -q 'State:.*Z' /proc/$agent/status; then
             echo "{REFUSED}$(tail -n 1 /tmp/messages)"
             exit 0
@@ -210,7 +214,7 @@ for mode in {modes}; do
     sleep 1
     measure $mode
     test $mode = {EVENTS} && workload programs 50
-    kill -INT $agent
+    kill -TERM $agent
     wait $agent || exit 1
 done
 measure {UNWATCHED}

@@ -1,6 +1,8 @@
 //! Measuring in turn, unwatched and watched, so that what else the machine
 //! does falls on both.
 
+use std::{thread, time::Duration};
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
@@ -9,6 +11,10 @@ use super::{
     observer::Observer,
     stats::Values,
 };
+
+/// What a watcher still does once it is attached, such as giving back memory, is
+/// no part of what watching costs.
+const START: Duration = Duration::from_millis(200);
 
 /// What one mode did to one measure.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +159,7 @@ fn watched(
         How::Around(prefix) => measure(prefix),
         How::Beside(spec) => {
             let observer = Observer::start(spec)?;
+            thread::sleep(START);
             let values = measure(&[])?;
             observer.stop()?;
             Ok(values)
