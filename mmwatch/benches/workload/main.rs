@@ -22,9 +22,9 @@ use ops::{Op, Step};
 /// Operations between two looks at the clock.
 const BATCH: u64 = 64;
 
-/// Operations of a batch that is counted: enough that reading the clock does not
-/// count, and few enough that most batches see no tick and no other task.
-const COUNTED_BATCH: u64 = 128;
+/// The same where instructions are counted: fewer, so that most batches see no
+/// tick and no other task on their one CPU.
+const COUNTED_BATCH: u64 = 32;
 
 /// How often a loop is counted.
 const COUNTED_ROUNDS: u32 = 5;
@@ -72,43 +72,27 @@ fn number(text: &str) -> io::Result<u64> {
 fn run(ms: u64, names: &[&str]) -> io::Result<()> {
     let budget = Duration::from_millis(ms);
     for op in named(names) {
-        let spent = spend(op, budget)?;
-        println!("{} {:.1}", op.name, spent.ns_per_operation());
+        println!("{} {:.1}", op.name, spend(op, budget)?);
     }
     Ok(())
 }
 
 /// Runs loops of one thread where each instruction takes the clock 1 ns: in a
-/// VM that counts them. There the median batch is one without a tick of the
-/// kernel and without work of other tasks, and the smallest median of several is
-/// one without work of the kernel's own that began before.
+/// VM that counts them. There three batches in four may have a tick of the
+/// kernel in them, or work of other tasks; and the smallest of several rounds
+/// has none of the work that the kernel itself began before.
 fn count(ms: u64, names: &[&str]) -> io::Result<()> {
     let budget = Duration::from_millis(ms);
     for op in named(names).filter(|op| op.threads == 1) {
         let mut step = (op.step)()?;
         let mut smallest = f64::INFINITY;
         for _ in 0..COUNTED_ROUNDS {
-            smallest = smallest.min(median_batch(&mut *step, budget)?);
+            let spent = time(&mut *step, budget, COUNTED_BATCH)?;
+            smallest = smallest.min(spent.ns_per_operation(0.25));
         }
         println!("{} {smallest:.1}", op.name);
     }
     Ok(())
-}
-
-/// Time per operation of the median batch.
-fn median_batch(step: &mut Step, budget: Duration) -> io::Result<f64> {
-    let start = Instant::now();
-    let mut batches = Vec::new();
-    while batches.is_empty() || start.elapsed() < budget {
-        let start = Instant::now();
-        for _ in 0..COUNTED_BATCH {
-            step()?;
-        }
-        batches.push(start.elapsed());
-    }
-    batches.sort_unstable();
-    let median = batches[batches.len() / 2];
-    Ok(median.as_nanos() as f64 / COUNTED_BATCH as f64)
 }
 
 /// The loops of these names, or all.
@@ -120,27 +104,36 @@ fn named(names: &[&str]) -> impl Iterator<Item = &'static Op> {
 
 /// One thread's mmap and munmap, at full speed.
 fn storm(ms: u64) -> io::Result<()> {
-    let spent = time(&mut *(Op::PAIR.step)()?, Duration::from_millis(ms))?;
-    println!("operations {}", spent.operations);
-    println!("ns {}", spent.ns);
+    let spent = time(&mut *(Op::PAIR.step)()?, Duration::from_millis(ms), BATCH)?;
+    println!("operations {}", spent.operations());
+    println!("ns {}", spent.batches.iter().sum::<Duration>().as_nanos());
     Ok(())
 }
 
 /// What a loop did.
-#[derive(Clone, Copy)]
 struct Spent {
-    operations: u64,
-    ns: u64,
+    /// Operations of a batch.
+    batch: u64,
+    /// Time of each, from shortest to longest; never none.
+    batches: Vec<Duration>,
 }
 
 impl Spent {
-    fn ns_per_operation(self) -> f64 {
-        self.ns as f64 / self.operations as f64
+    fn operations(&self) -> u64 {
+        self.batch * self.batches.len() as u64
+    }
+
+    /// Of the batch that this share of all is shorter than.
+    fn ns_per_operation(&self, share: f64) -> f64 {
+        let at = ((self.batches.len() - 1) as f64 * share) as usize;
+        self.batches[at].as_nanos() as f64 / self.batch as f64
     }
 }
 
-/// Runs a loop in as many threads as it has, for about this long.
-fn spend(op: &Op, budget: Duration) -> io::Result<Spent> {
+/// Runs a loop in as many threads as it has, for about this long. Returns the
+/// time of an operation in the median batch: whatever else runs on a CPU
+/// for a while makes some batches long, and says nothing of the loop.
+fn spend(op: &Op, budget: Duration) -> io::Result<f64> {
     let start = Barrier::new(op.threads);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..op.threads)
@@ -148,43 +141,38 @@ fn spend(op: &Op, budget: Duration) -> io::Result<Spent> {
                 scope.spawn(|| {
                     let step = (op.step)();
                     start.wait();
-                    time(&mut *step?, budget)
+                    time(&mut *step?, budget, BATCH)
                 })
             })
             .collect();
-        let mut all = Spent {
-            operations: 0,
-            ns: 0,
-        };
+        let mut sum = 0.0;
         for thread in threads {
             let spent = thread
                 .join()
                 .map_err(|_| io::Error::other("a thread panicked"))??;
-            all.operations += spent.operations;
-            all.ns += spent.ns;
+            sum += spent.ns_per_operation(0.5);
         }
-        Ok(all)
+        Ok(sum / op.threads as f64)
     })
 }
 
 /// Repeats one step for about this long. `Instant` is the monotonic clock.
-fn time(step: &mut Step, budget: Duration) -> io::Result<Spent> {
-    for _ in 0..BATCH {
+fn time(step: &mut Step, budget: Duration, batch: u64) -> io::Result<Spent> {
+    for _ in 0..batch {
         step()?;
     }
+    // With room, so that growing it is rarely a mapping of our own.
+    let mut batches = Vec::with_capacity(1 << 14);
     let start = Instant::now();
-    let mut operations = 0;
-    loop {
-        for _ in 0..BATCH {
+    let mut before = start;
+    while batches.is_empty() || before - start < budget {
+        for _ in 0..batch {
             step()?;
         }
-        operations += BATCH;
-        let elapsed = start.elapsed();
-        if elapsed >= budget {
-            return Ok(Spent {
-                operations,
-                ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-            });
-        }
+        let now = Instant::now();
+        batches.push(now - before);
+        before = now;
     }
+    batches.sort_unstable();
+    Ok(Spent { batch, batches })
 }

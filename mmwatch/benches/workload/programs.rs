@@ -22,11 +22,11 @@ pub fn print(ms: u64) -> io::Result<()> {
     let stats = enable_stats(Stats::RunTime).map_err(io::Error::other)?;
     let mut step = (Op::PAIR.step)()?;
     let before = ran()?;
-    let spent = time(&mut *step, Duration::from_millis(ms))?;
+    let spent = time(&mut *step, Duration::from_millis(ms), BATCH)?;
     let after = ran()?;
     drop(stats);
     // The first batch is not among those that were timed.
-    let operations = (spent.operations + BATCH) as f64;
+    let operations = (spent.operations() + BATCH) as f64;
     let per_operation = |value: f64| value / operations;
     let mut rows: Vec<_> = after
         .into_iter()

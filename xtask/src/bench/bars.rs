@@ -7,8 +7,8 @@ use super::{Results, agent::Figures, guest, paired::Table, stats::Values};
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Change of a count that is none: memory of the kernel is not laid out alike
-/// twice. A hook adds ten times as much.
-const SAME: f64 = 0.02;
+/// twice. A hook adds several times as much.
+const SAME: f64 = 0.01;
 
 /// One figure against its bar.
 #[derive(Debug, PartialEq)]
