@@ -43,6 +43,16 @@ pub struct KernelTests {
     pub mmwatch: PathBuf,
 }
 
+/// The executables of the benchmark, all static: they run in VMs too.
+pub struct Benches {
+    /// What is watched.
+    pub workload: PathBuf,
+    /// The benchmark of the agent's parts.
+    pub agent: PathBuf,
+    /// The agent.
+    pub mmwatch: PathBuf,
+}
+
 /// Builds the agent and says where it is.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let linking = if options.is_static {
@@ -75,6 +85,19 @@ pub fn kernel_tests(workspace: &Workspace, linking: Linking) -> Result<KernelTes
     let messages = messages(&mut cargo, linking)?;
     Ok(KernelTests {
         tests: executable(&messages, "test", "kernel")?,
+        mmwatch: executable(&messages, "bin", "mmwatch")?,
+    })
+}
+
+/// Builds what the benchmark takes.
+pub fn benches(workspace: &Workspace) -> Result<Benches> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--release", "--package", "mmwatch", "--bin", "mmwatch"]);
+    cargo.args(["--bench", "workload", "--bench", "agent"]);
+    let messages = messages(&mut cargo, Linking::Static)?;
+    Ok(Benches {
+        workload: executable(&messages, "bench", "workload")?,
+        agent: executable(&messages, "bench", "agent")?,
         mmwatch: executable(&messages, "bin", "mmwatch")?,
     })
 }

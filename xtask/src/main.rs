@@ -1,5 +1,6 @@
 //! Sets up, builds, runs and tests mmwatch: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod mutate;
 mod process;
@@ -44,10 +45,24 @@ enum Task {
     /// Run every check and test
     ///
     /// Formatting, lints, documentation, unit and command-line tests, and the kernel tests: on
-    /// this machine's kernel, which takes root, and on others in VMs. Goes on after a failure and
-    /// lists all of them at the end.
+    /// this machine's kernel, which takes root, and on others in VMs; then user space's
+    /// instructions against their baseline, and whether the benchmarks run. Goes on after a failure
+    /// and lists all of them at the end.
     #[command(visible_alias = "ci")]
     Test,
+    /// Measure what watching costs, against others and against the bars
+    ///
+    /// Loops of system calls and whole programs, watched and unwatched in turn, by mmwatch, by an
+    /// empty program on the same hooks, by bpftrace, perf and strace; the agent's own speed,
+    /// memory and losses; instructions in VMs. A quarter of an hour, as root, best with nothing
+    /// else running. It installs what it compares with, prints the tables, puts them into
+    /// docs/performance.md, and all values into target/bench/bench.json:
+    ///
+    ///   cargo xtask bench
+    ///   cargo xtask bench --only guests --all-kernels
+    ///   cargo xtask bench --instructions
+    #[command(verbatim_doc_comment)]
+    Bench(bench::Options),
     /// Break mmwatch on purpose, one thing at a time, and see that a test notices
     ///
     /// Works on a copy under target/mutants. Each test is run once on what is unbroken and must
@@ -93,6 +108,7 @@ fn execute(task: &Task) -> Result<ExitCode> {
         Task::Build(options) => build::run(&workspace, options),
         Task::Run(options) => run::run(&workspace, options),
         Task::Test => test::run(&workspace),
+        Task::Bench(options) => bench::run(&workspace, options),
         Task::Mutate(options) => mutate::run(&workspace, options),
         Task::Vm(options) => vm::run(&workspace, options),
     }

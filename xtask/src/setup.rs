@@ -31,6 +31,9 @@ const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
 
 const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// What mmwatch is compared with.
+const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
+const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
 const COMPILER_PACKAGES: [&str; 4] = [
     "rustc-web",
     "cargo-web",
@@ -85,6 +88,19 @@ pub fn run(options: &Options) -> Result<Workspace> {
         );
     }
     Workspace::new(BpfToolchain::Debian)
+}
+
+/// Installs what benchmarks compare with, and what counts instructions. Elsewhere
+/// than on Debian, whatever is there has to do.
+pub fn benchmarks(rivals: bool) -> Result<()> {
+    if !process::exists("dpkg-query") {
+        return Ok(());
+    }
+    let mut wanted = vec![("counting instructions", COUNTING_PACKAGES.as_slice())];
+    if rivals {
+        wanted.push(("benchmarks, to compare with", &RIVAL_PACKAGES));
+    }
+    packages(&wanted, false)
 }
 
 /// rustup's components for the checks.

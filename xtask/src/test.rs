@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
+    bench,
     build::{self, Linking},
     process,
     run::as_root,
@@ -57,11 +58,22 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
         checks.step("kernel tests on this machine", || native(workspace));
         checks.step("kernel tests in VMs", || {
             let exit = vm::run(workspace, &vm::Options::default())?;
-            anyhow::ensure!(exit == ExitCode::SUCCESS, "failures are listed above");
-            Ok(())
+            succeeded(exit)
+        });
+        checks.step("instructions of user space", || {
+            succeeded(bench::instructions::run(workspace, false)?)
+        });
+        checks.step("benchmarks run", || {
+            succeeded(bench::run(workspace, &bench::Options::quick())?)
         });
     }
     Ok(checks.summary(start.elapsed().as_secs()))
+}
+
+/// What another task of ours ended with, which has told the reason.
+fn succeeded(exit: ExitCode) -> Result<()> {
+    anyhow::ensure!(exit == ExitCode::SUCCESS, "failures are listed above");
+    Ok(())
 }
 
 /// The kernel tests with whatever this machine's own kernel offers.

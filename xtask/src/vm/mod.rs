@@ -2,6 +2,7 @@
 
 mod apt;
 mod console;
+mod counted;
 mod initramfs;
 mod kernels;
 mod matrix;
@@ -23,9 +24,11 @@ use clap::ValueEnum;
 
 use crate::{build, process, workspace::Workspace};
 use console::{Console, Outcome};
+pub use counted::{all_series, counted};
 use initramfs::Rootfs;
 use kernels::Kernel;
 use matrix::Cell;
+use qemu::Clock;
 
 /// A VM keeps one of our CPUs busy, since QEMU emulates in a single thread.
 const AT_ONCE: usize = 2;
@@ -112,6 +115,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         deadline: Duration::from_secs(options.deadline.unwrap_or(DEADLINE_S)),
         dir,
         rootfs: Rootfs::new(programs)?,
+        clock: Clock::Time,
     };
 
     if options.command.is_empty() {
@@ -143,6 +147,7 @@ fn shell_line(command: &[String]) -> String {
 struct Lab {
     dir: PathBuf,
     rootfs: Rootfs,
+    clock: Clock,
     deadline: Duration,
 }
 
@@ -228,7 +233,8 @@ impl Lab {
             &initramfs,
             &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"),
         )?;
-        let console = qemu::boot(&kernel.image, &initramfs, &log, self.deadline, show);
+        let (clock, deadline) = (self.clock, self.deadline);
+        let console = qemu::boot(&kernel.image, &initramfs, &log, clock, deadline, show);
         remove(&initramfs)?;
         console
     }

@@ -23,18 +23,29 @@ const POWER_OFF: Duration = Duration::from_secs(20);
 /// the host is busy, and the deadline catches real lockups.
 const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1 nowatchdog";
 
+/// What the time in a VM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's.
+    Time,
+    /// A nanosecond for every instruction, on one CPU; sleep takes no time at
+    /// all. What is measured there depends on nothing but the VM.
+    Instructions,
+}
+
 /// Boots `kernel` and reads its console to the end, into `log` and, where the
 /// command wrote it, to `show`. Without a verdict within `deadline` it ends too.
 pub fn boot(
     kernel: &Path,
     initramfs: &Path,
     log: &Path,
+    clock: Clock,
     deadline: Duration,
     show: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Console> {
     let mut log_file =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut qemu = command(kernel, initramfs)
+    let mut qemu = command(kernel, initramfs, clock)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -93,7 +104,7 @@ pub fn boot(
     Ok(console)
 }
 
-fn command(kernel: &Path, initramfs: &Path) -> Command {
+fn command(kernel: &Path, initramfs: &Path, clock: Clock) -> Command {
     // setpriv: no VM outlives us, however we end.
     let mut command = Command::new("setpriv");
     command
@@ -104,7 +115,7 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
         // time, which ends in `Oops: int3` or a CPU that stands still. Without
         // cmpxchg16b: QEMU 7.2 corrupts flags when it emulates that.
         .args(["-accel", "tcg,thread=single", "-cpu", "max,-cx16"])
-        .args(["-m", "1G", "-smp", "2", "-no-reboot"])
+        .args(["-m", "1G", "-no-reboot"])
         .args([
             "-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none",
         ])
@@ -112,6 +123,10 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
-        .arg(initramfs);
+        .arg(initramfs)
+        .args(match clock {
+            Clock::Time => ["-smp", "2"].as_slice(),
+            Clock::Instructions => &["-smp", "1", "-icount", "shift=0,sleep=off"],
+        });
     command
 }
