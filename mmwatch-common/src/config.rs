@@ -182,8 +182,9 @@ pub struct Config {
     pub typed_task: u32,
     /// 1 where the registers that it entered with do too.
     pub typed_regs: u32,
-    /// Zero.
-    pub pad: u32,
+    /// With [`FILTER_TGIDS`] and without [`FILTER_FOLLOW`]: the only process in
+    /// `TGIDS`, so that all others are told without a look; 0 where there are more.
+    pub only_tgid: u32,
 }
 
 /// System calls whose return the agent can hook.

@@ -52,6 +52,10 @@ pub fn owner(tgid: u32, start_boot_ns: u64) -> Process {
 /// Whether `TGIDS` has this life of a process id.
 #[inline(always)]
 fn is_listed(tgid: u32, start_boot_ns: impl Fn() -> u64) -> bool {
+    let only = config!(only_tgid);
+    if only != 0 && tgid != only {
+        return false;
+    }
     let Some(listed) = TGIDS.get_ptr_mut(tgid) else {
         return false;
     };

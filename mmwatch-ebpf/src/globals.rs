@@ -26,7 +26,7 @@ pub static CONFIG: Config = Config {
     counts_splits: 0,
     typed_task: 0,
     typed_regs: 0,
-    pad: 0,
+    only_tgid: 0,
 };
 
 /// A member's offset in bytes.

@@ -151,7 +151,8 @@ fn try_attach(
         .map_err(|error| load_failure(&error, delivery.buffer_bytes))?;
 
     list_pids(&mut ebpf, filter)?;
-    let ring = Ring::new(take(&mut ebpf, names::EVENTS, RingBuf::try_from)?);
+    let ring = take(&mut ebpf, names::EVENTS, RingBuf::try_from)?;
+    let ring = Ring::new(ring, delivery.stream);
     let ledger = take(&mut ebpf, names::LEDGER, PerCpuArray::try_from)?;
     let tables = Tables::new(&mut ebpf)?;
     tables::load_list(&mut ebpf, &btf)
@@ -213,7 +214,10 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
         counts_splits: u32::from(plan.counts_splits),
         typed_task: u32::from(facts.typed_task),
         typed_regs: u32::from(facts.typed_regs),
-        pad: 0,
+        only_tgid: match filter.pids.as_slice() {
+            [pid] if !filter.follow => *pid,
+            _ => 0,
+        },
     }
 }
 

@@ -1,10 +1,12 @@
 //! Runs mmwatch and takes its output apart.
 
 use std::{
-    env,
+    env, fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -67,6 +69,26 @@ pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("mmwatch starts")
+}
+
+/// Waits until a trace is attached: from then on it handles SIGINT.
+pub fn wait_until_watching(mmwatch: &Child) {
+    let status = format!("/proc/{}/status", mmwatch.id());
+    let handles_interrupts = || {
+        let text = fs::read_to_string(&status).expect("it runs");
+        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = u64::from_str_radix(mask.expect("it has not ended").trim(), 16).unwrap();
+        mask & 1 << (libc::SIGINT - 1) != 0
+    };
+    while !handles_interrupts() {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asks a trace to end.
+pub fn interrupt(mmwatch: &Child) {
+    // SAFETY: a child of our own that was not waited for.
+    assert_eq!(unsafe { libc::kill(mmwatch.id() as i32, libc::SIGINT) }, 0);
 }
 
 /// What a trace printed.

@@ -17,20 +17,26 @@ use tokio::{
 /// record would cost the watched several times what all else does.
 const POLL: Duration = Duration::from_millis(10);
 
+/// The same where records are summed and not sent.
+const POLL_UNSENT: Duration = Duration::from_secs(1);
+
 pub(super) struct Ring {
     wake: Option<AsyncFd<OwnedFd>>,
     ring: RingBuf<MapData>,
     /// The record that is lent out.
     record: Vec<u8>,
+    poll: Duration,
     next_poll: Option<Instant>,
 }
 
 impl Ring {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+    /// `sent`: whether records are sent at all.
+    pub(super) fn new(ring: RingBuf<MapData>, sent: bool) -> Self {
         Self {
             wake: None,
             ring,
             record: Vec::new(),
+            poll: if sent { POLL } else { POLL_UNSENT },
             next_poll: None,
         }
     }
@@ -38,7 +44,7 @@ impl Ring {
     /// Waits for a wake-up from the kernel or for the poll timer. Cancelling
     /// it loses neither: the timer's end is kept.
     pub(super) async fn ready(&mut self) -> io::Result<()> {
-        let poll = *self.next_poll.get_or_insert_with(|| Instant::now() + POLL);
+        let poll = *self.next_poll.get_or_insert_with(|| Instant::now() + self.poll);
         if self.wake.is_none() {
             // Here and not in `new`, which runs before there is a reactor.
             let ring = self.ring.as_fd().try_clone_to_owned()?;

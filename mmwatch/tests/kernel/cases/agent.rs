@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{STORM_LEN, filtered, first_line, limit, storm};
-use crate::run::{mmwatch, start_trace, take_apart, trace, workload};
+use crate::run::{interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload};
 
 pub fn nobody_else_s_operations_come_with_a_user(backend: &str) {
     let trace = filtered(backend, &["-u", "54321"]);
@@ -16,19 +16,24 @@ pub fn nobody_else_s_operations_come_with_a_user(backend: &str) {
 }
 
 pub fn a_running_process_is_watched_by_pid(backend: &str) {
-    // One process in the filter, one that is not; both unmap at their end.
-    let sleeping = |seconds: &str| {
-        Command::new("/bin/sh")
-            .args(["-c", &format!("/bin/sleep {seconds}; exit 0")])
+    // One process in the filter, one that is not; both unmap at their end,
+    // which comes with that of their input.
+    let waiting = || {
+        Command::new("/bin/cat")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
     };
-    let (mut watched, mut other) = (sleeping("2"), sleeping("1"));
+    let (mut watched, mut other) = (waiting(), waiting());
     let pid = watched.id();
-    let child = start_trace(backend, &["-p", &pid.to_string(), "-d", "4"], &[]);
-    watched.wait().unwrap();
-    other.wait().unwrap();
+    let child = start_trace(backend, &["-p", &pid.to_string()], &[]);
+    wait_until_watching(&child);
+    for process in [&mut watched, &mut other] {
+        drop(process.stdin.take());
+        process.wait().unwrap();
+    }
+    interrupt(&child);
     let trace = take_apart(&child.wait_with_output().unwrap());
     trace.assert_whole();
     assert!(
@@ -57,8 +62,7 @@ pub fn the_command_s_exit_code_is_passed_on(backend: &str) {
 pub fn an_interrupt_ends_with_the_ledger(backend: &str) {
     let mut child = start_trace(backend, &[], &[]);
     let (line, mut stdout) = first_line(&mut child);
-    // SAFETY: a child of our own that was not waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    interrupt(&child);
     let mut rest = line;
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
