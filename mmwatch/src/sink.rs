@@ -125,9 +125,13 @@ impl<W: Write> Output<W> {
                 Err(error) => break Err(error),
             }
         };
-        // Of a write that failed half-way, whole lines count.
-        let lines = newlines(&self.buffer[..accepted]).saturating_sub(self.header_lines);
-        let delivered = self.pending.min(lines as u64);
+        let delivered = if accepted == self.buffer.len() {
+            self.pending
+        } else {
+            // Of a write that failed half-way, whole lines count.
+            let lines = newlines(&self.buffer[..accepted]).saturating_sub(self.header_lines);
+            self.pending.min(lines as u64)
+        };
         self.delivered += delivered;
         self.dropped += self.pending - delivered;
         self.failed = result.is_err();

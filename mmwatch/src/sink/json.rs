@@ -330,7 +330,22 @@ struct Hex(u64);
 
 impl Serialize for Hex {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:#x}", self.0))
+        // By hand, as an event has up to three of them.
+        let mut text = [b'0'; 18];
+        let mut start = text.len();
+        let mut rest = self.0;
+        loop {
+            start -= 1;
+            text[start] = b"0123456789abcdef"[(rest & 0xf) as usize];
+            rest >>= 4;
+            if rest == 0 {
+                break;
+            }
+        }
+        start -= 2;
+        text[start + 1] = b'x';
+        let text = str::from_utf8(&text[start..]).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(text)
     }
 }
 

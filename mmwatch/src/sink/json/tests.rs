@@ -295,3 +295,14 @@ fn a_round_is_one_line() {
     assert_eq!(difference["kernel"]["dev"], "08:01");
     assert_eq!(difference["model"], Value::Null);
 }
+
+#[test]
+fn addresses_are_in_hex() {
+    for (address, want) in [
+        (0, "\"0x0\""),
+        (0x7f00_1000, "\"0x7f001000\""),
+        (u64::MAX, "\"0xffffffffffffffff\""),
+    ] {
+        assert_eq!(serde_json::to_string(&Hex(address)).unwrap(), want);
+    }
+}
