@@ -222,8 +222,8 @@ impl Advised {
 /// A section ended that belongs to no call whose return is hooked: the loader,
 /// a page fault, a driver. Its details leave now.
 #[inline(always)]
-pub fn section_ended(hook: Hook, task: &Task, section: &Section, advice: Advised) {
-    details(hook, task, section, advice, 0);
+pub fn section_ended(hook: Hook, task: &Task, section: &Section, advised: Advised) {
+    details(hook, task, section, advised, 0);
 }
 
 /// The return of the section's call was missed: what is known leaves now, late.

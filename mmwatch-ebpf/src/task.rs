@@ -12,7 +12,7 @@ use mmwatch_common::event::COMM_LEN;
 use crate::{
     arch::{self, Entry, Regs},
     globals::{config, offset},
-    memory::{member, member_or_zero, read, read_or_zero, task_member},
+    memory::{load, member, member_or_zero, read, read_or_zero, task_member},
 };
 
 /// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
@@ -38,16 +38,19 @@ impl Task {
     /// The current task.
     #[inline(always)]
     pub fn current() -> Self {
-        let address = if config!(typed_task) != 0 {
+        if config!(typed_task) != 0 {
             // SAFETY: no arguments, no preconditions.
-            unsafe { bpf_get_current_task_btf() as u64 }
-        } else {
-            // SAFETY: as above.
-            unsafe { bpf_get_current_task() }
-        };
+            let address = unsafe { bpf_get_current_task_btf() } as u64;
+            return Self {
+                address,
+                tgid: load(address, offset!(task_tgid)),
+                tid: load(address, offset!(task_pid)),
+            };
+        }
         let ids = bpf_get_current_pid_tgid();
         Self {
-            address,
+            // SAFETY: no arguments, no preconditions.
+            address: unsafe { bpf_get_current_task() },
             tgid: (ids >> 32) as u32,
             tid: ids as u32,
         }

@@ -230,7 +230,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "it is not measured how long the lock was held",
         "mmwatch-ebpf/src/space.rs",
-        "section.held_ns = task::now().wrapping_sub(section.taken_ns);",
+        "section.held_ns = section.settled_ns.wrapping_sub(section.taken_ns);",
         "section.held_ns = 0;",
         Test::Kernel("stat_sums_a_command"),
     ),
@@ -306,14 +306,14 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "records of one section do not say that more follow",
-        "mmwatch-ebpf/src/report/call.rs",
-        "Part::More => (HAS_SETTLED | HAS_DRIFT, MORE)",
-        "Part::More => (HAS_SETTLED | HAS_DRIFT, MORE & 0)",
+        "mmwatch-ebpf/src/report.rs",
+        "(HAS_SETTLED | HAS_DRIFT, MORE)",
+        "(HAS_SETTLED | HAS_DRIFT, MORE & 0)",
         Test::Kernel("random_operations_leave_no_difference"),
     ),
     mutation(
         "a failed call is told as successful",
-        "mmwatch-ebpf/src/report/call.rs",
+        "mmwatch-ebpf/src/report.rs",
         r"        result.wrapping_neg() as u32
 ",
         r"        0 * (result.wrapping_neg() as u32)
@@ -322,10 +322,10 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "sections of no call are not reported",
-        "mmwatch-ebpf/src/report/call.rs",
-        "    details(hook, task, section, args, 0);",
+        "mmwatch-ebpf/src/report.rs",
+        "    details(hook, task, section, advised, 0);",
         r"    if hook as u32 == 99 {
-        details(hook, task, section, args, 0);
+        details(hook, task, section, advised, 0);
     }",
         Test::Kernel("random_operations_leave_no_difference"),
     ),
@@ -396,7 +396,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "VMAs removed by the unmap core are not noted",
         "mmwatch-ebpf/src/hooks/unmap.rs",
-        "section.unmap.vmas += vmas;",
+        "section.unmap.vmas += listed.vmas;",
         "",
         Test::Under("fentry", "gross_and_net_are_told"),
     ),
@@ -417,8 +417,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "the file that the kernel makes for shared memory is not looked up",
         "mmwatch-ebpf/src/hooks/map.rs",
-        "section.map.vma = vma;",
-        "let _ = (section, vma);",
+        "section.map.own_file = file;",
+        "let _ = (section, file);",
         Test::Under("fentry", "random_operations_leave_no_difference"),
     ),
 ];
