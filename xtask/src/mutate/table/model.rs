@@ -223,7 +223,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "mmwatch/src/verify.rs",
         "self.differences += differences.len() as u64;",
         "let _ = differences;",
-        Test::Unit("verify::tests::a_difference_is_told_and_counted"),
+        Test::Unit("verify::tests::a_range_that_differs_is_told_and_counted"),
     ),
     mutation(
         "who is busy is the same",
@@ -245,7 +245,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         r"            return Verdict::Same;
         }
         let mut differences",
-        Test::Unit("verify::tests::who_does_not_stand_still_is_busy"),
+        Test::Unit("verify::tests::a_model_that_went_on_is_not_compared_with_what_was_before"),
     ),
     mutation(
         "a change of sections is no movement",
@@ -255,25 +255,46 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Unit("verify::tests::who_does_not_stand_still_is_busy"),
     ),
     mutation(
+        "a section that may be under way after is no movement",
+        "mmwatch/src/verify.rs",
+        "        && !is_locked(after)",
+        "",
+        Test::Unit("verify::tests::who_does_not_stand_still_is_busy"),
+    ),
+    mutation(
+        "a section that may be under way before is no movement",
+        "mmwatch/src/verify.rs",
+        "    !is_locked(before)",
+        "    before.tgid == after.tgid",
+        Test::Unit("verify::tests::who_does_not_stand_still_is_busy"),
+    ),
+    mutation(
+        "totals are looked at while a section may be under way",
+        "mmwatch/src/verify.rs",
+        "    if is_locked(row) {",
+        "    if is_locked(row) && row.tgid == 0 {",
+        Test::Unit("verify::tests::who_does_not_stand_still_is_busy"),
+    ),
+    mutation(
         "VMAs are not compared",
         "mmwatch/src/verify.rs",
         "        if snapshot.vmas != row.vmas {",
         "        if false && snapshot.vmas != row.vmas {",
-        Test::Unit("verify::tests::a_difference_is_told_and_counted"),
+        Test::Unit("verify::tests::lines_and_count_must_agree"),
     ),
     mutation(
         "ranges are not compared",
         "mmwatch/src/verify.rs",
         ".differences(&snapshot.ranges)",
         ".differences(&space.ranges().clone())",
-        Test::Unit("verify::tests::a_difference_is_told_and_counted"),
+        Test::Unit("verify::tests::a_range_that_differs_is_told_and_counted"),
     ),
     mutation(
         "a model that wants healing is compared",
         "mmwatch/src/verify.rs",
         "            return Verdict::Healing(reason);",
         r#"            log::debug!("{reason}");"#,
-        Test::Unit("verify::tests::what_is_not_whole_is_healing"),
+        Test::Unit("verify::tests::what_is_not_known_heals"),
     ),
     mutation(
         "sums are not compared",
@@ -282,28 +303,28 @@ pub(super) const MUTATIONS: &[Mutation] = &[
                 self.differing",
         r"            if false && !found.is_empty() {
                 self.differing",
-        Test::Unit("verify::tests::a_difference_of_sums_is_told_and_counted"),
+        Test::Unit("verify::tests::sums_are_held_against_the_kernels"),
     ),
     mutation(
         "sums that move are compared",
         "mmwatch/src/verify.rs",
         "            if !still || *key == ProcessKey::OTHER {",
         "            if *key == ProcessKey::OTHER || still && false {",
-        Test::Unit("verify::tests::sums_that_move_are_not_compared"),
+        Test::Unit("verify::tests::sums_are_held_against_the_kernels"),
     ),
     mutation(
         "a difference of sums of who differs anyway is dropped",
         "mmwatch/src/verify.rs",
         "differences.append(&mut found);",
         "let _ = (&differences, found.pop());",
-        Test::Unit("verify::tests::a_difference_of_sums_is_told_and_counted"),
+        Test::Unit("verify::tests::sums_are_held_against_the_kernels"),
     ),
     mutation(
         "skipped programs leave models whole",
         "mmwatch/src/verify.rs",
         "                space.mark_approximate(Reason::Skipped);",
         "                let _ = space;",
-        Test::Unit("verify::tests::skipped_programs_are_to_be_healed"),
+        Test::Unit("verify::tests::what_is_not_known_heals"),
     ),
     mutation(
         "`count` is not compared",
