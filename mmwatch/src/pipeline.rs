@@ -4,7 +4,7 @@
 //! command's end, a closed output) goes the same way out: stop the kernel
 //! programs, read what is left, report, close the sinks.
 
-use std::{io, time::Duration};
+use std::{io, thread, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -55,6 +55,15 @@ const HEAL: Duration = Duration::from_millis(200);
 
 /// Looks at what is busy or different in a round of `verify`, at most.
 const LOOKS: usize = 4;
+
+/// Time between two readings of the ring in such a pause.
+const READ_AGAIN: Duration = Duration::from_millis(5);
+
+/// Pauses before sums that differ are compared again, each twice as long as the
+/// one before: half a second in all. A thread that is preempted between summing
+/// a record and submitting it holds up what all others submit after it.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(256);
 
 /// Batches that are read in a row, at most: on a busy machine there is no end.
 const BATCHES: usize = 64;
@@ -290,6 +299,19 @@ impl<S: Source> Watch<S> {
         Ok(())
     }
 
+    /// Reads on for a while.
+    fn wait(&mut self, pause: Duration) -> Result<()> {
+        let end = Instant::now() + pause;
+        loop {
+            self.drain()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(READ_AGAIN));
+        }
+    }
+
     /// Looks at what the kernel keeps.
     fn look(&mut self) -> Result<()> {
         match &mut self.desk {
@@ -357,7 +379,8 @@ impl<S: Source> Watch<S> {
             listed = self.source.processes()?;
         }
 
-        for _ in 0..LOOKS {
+        let mut pause = FIRST_PAUSE;
+        loop {
             let before = self.source.sums()?;
             self.drain()?;
             let after = self.source.sums()?;
@@ -365,9 +388,11 @@ impl<S: Source> Watch<S> {
             let Desk::Verify(verifier) = &mut self.desk else {
                 return Ok(());
             };
-            if lost || !verifier.compare_sums(&before, &after) {
+            if lost || !verifier.compare_sums(&before, &after) || pause > LAST_PAUSE {
                 break;
             }
+            self.wait(pause)?;
+            pause *= 2;
         }
         let sums = self.source.sums()?;
         let listed = self.source.processes()?;
