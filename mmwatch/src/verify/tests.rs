@@ -102,7 +102,6 @@ fn who_does_not_stand_still_is_busy() {
     let quiet = [row(3)];
     let locked = [Listed {
         is_locked: 1,
-        pages: 1,
         ..row(3)
     }];
     for (before, after) in [(&quiet, &locked), (&locked, &quiet)] {
@@ -110,7 +109,11 @@ fn who_does_not_stand_still_is_busy() {
         assert_eq!((found, again), (Verdict::Busy, 1));
     }
     // Nor is the total looked at while it is.
-    let wanting = verifier.wanting(NOW, &locked, 0, true);
+    let halfway = Listed {
+        pages: 1,
+        ..locked[0]
+    };
+    let wanting = verifier.wanting(NOW, &[halfway], 0, true);
     assert_eq!(wanting, []);
     let (found, _) = verdict(&mut verifier, &look(&quiet, MAPS, &quiet));
     assert_eq!(found, Verdict::Same);
@@ -184,6 +187,24 @@ fn sums_are_held_against_the_kernels() {
     let round = verifier.end(NOW);
     assert_eq!(round.count(|v| matches!(v, Verdict::Different(_))), 1);
     assert_eq!(verifier.differences(), 1);
+
+    // Together with what else differs of the same process.
+    let listed = [Listed {
+        tgid: kernel[0].0.tgid,
+        start_boot_ns: kernel[0].0.start_boot_ns,
+        vmas: 2,
+        ..row(3)
+    }];
+    verifier.begin(&listed);
+    verifier.compare(NOW, &look(&listed, MAPS, &listed));
+    assert!(verifier.compare_sums(&wrong, &wrong));
+    let processes = &verifier.end(NOW).processes;
+    assert_eq!(processes.len(), 1);
+    let Verdict::Different(differences) = &processes[0].verdict else {
+        panic!("{:?}", processes[0].verdict);
+    };
+    let names: Vec<_> = differences.iter().map(Difference::name).collect();
+    assert_eq!(names, ["vmas", "sum"]);
 }
 
 #[test]
