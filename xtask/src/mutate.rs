@@ -394,7 +394,12 @@ fn failed(text: &str) -> Vec<String> {
         .lines()
         .skip_while(|line| *line != "failures:")
         .filter_map(|line| line.strip_prefix("    "))
-        .filter(|name| !name.is_empty() && !name.contains(char::is_whitespace))
+        .filter(|name| {
+            !name.is_empty()
+                && name
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "_:".contains(c))
+        })
         .map(str::to_owned)
         .collect();
     names.sort();

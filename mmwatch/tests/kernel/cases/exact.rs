@@ -154,17 +154,17 @@ pub fn random_operations_leave_no_difference(backend: &str) {
             "{name}: {} events applied, {} heals",
             last["events_applied"], last["heals"]
         );
-        // What hooks explain is not looked up: that would be no test of the model.
-        // A call that sleeps for long, or a program that the kernel skips, may
-        // cost some of the events.
-        if backend != "tracepoint" && set == "plain" {
+        // What events explain is not looked up: that would be no test of the
+        // model. Under emulation the lock is nearly always held when maps are
+        // read, and many a model has to be made anew before it applies anything.
+        let explains = match backend {
+            "tracepoint" => !is_emulated() && !super::limit(backend, "outside of the lock"),
+            _ => true,
+        };
+        if set == "plain" && explains {
+            let least = total / if is_emulated() { 100 } else { 4 };
             let applied = last["events_applied"].as_u64().unwrap();
-            assert!(applied > total / 10, "{name}: {applied} events applied");
-        }
-        // Without them, most of what calls do is explained all the same.
-        if set == "plain" && !is_emulated() && !super::limit(backend, "outside of the lock") {
-            let applied = last["events_applied"].as_u64().unwrap();
-            assert!(applied > total / 4, "{name}: {applied} applied");
+            assert!(applied > least, "{name}: {applied} events applied");
         }
     }
 }
