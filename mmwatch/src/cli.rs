@@ -5,11 +5,11 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
 };
 
 use crate::{
-    event::Op,
+    event::{Backing, Op},
     text::{parse_bytes, parse_duration},
 };
 
@@ -103,6 +103,7 @@ Examples:
 Examples:
   mmwatch trace -p 1234 -p 1235                 two processes
   mmwatch trace --op map --min-size 1M          large mappings only
+  mmwatch trace --backing shared-file           files written through memory
   mmwatch trace -u www-data -x                  what fails for a user
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
@@ -226,6 +227,9 @@ pub struct WatchArgs {
     /// Only operations on at least this many bytes: 4096, 4k, 1M
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Filters")]
     pub min_size: Option<u64>,
+    /// Only mappings whose pages come from there (repeatable, or a list with commas)
+    #[arg(long, value_name = "BACKING", value_delimiter = ',', value_parser = backing_parser(), help_heading = "Filters")]
+    pub backing: Vec<Backing>,
     /// Only calls that failed
     #[arg(short = 'x', long, help_heading = "Filters")]
     pub failed: bool,
@@ -291,6 +295,19 @@ fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
             .copied()
             .find(|op| op.name() == name)
             .ok_or("not an operation")
+    })
+}
+
+fn backing_parser() -> impl clap::builder::TypedValueParser<Value = Backing> {
+    let names = Backing::ALL
+        .iter()
+        .map(|backing| PossibleValue::new(backing.name()).help(backing.purpose()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        Backing::ALL
+            .iter()
+            .copied()
+            .find(|backing| backing.name() == name)
+            .ok_or("not a backing")
     })
 }
 

@@ -88,6 +88,8 @@ fn wrong_options_are_wrong_use() {
     assert_wrong_use(&["trace", "--buffer", "0"], "--buffer");
     assert_wrong_use(&["trace", "--buffer", "2G"], "--buffer");
     assert_wrong_use(&["check", "-p", "1"], "-p");
+    assert_wrong_use(&["trace", "--backing", "disk"], "disk");
+    assert_wrong_use(&["trace", "--backing", "disk"], "shared-file");
 }
 
 #[test]
@@ -97,6 +99,10 @@ fn filters_that_nobody_can_satisfy_are_wrong_use() {
     assert_wrong_use(&["-p", "4194305"], "no process 4194305");
     assert_wrong_use(&["trace", "-x", "--op", "fork,exec"], "--failed");
     assert_wrong_use(&["trace", "--min-size", "1", "--op", "fork"], "--min-size");
+    assert_wrong_use(
+        &["stat", "--backing", "special", "--op", "unmap"],
+        "--backing",
+    );
     assert_wrong_use(&["trace", "-u", "no-such-user-here"], "no-such-user-here");
     assert_wrong_use(&["trace", "-n", "much-too-long-a-name"], "15 bytes");
     assert_wrong_use(&["stat", "-p", "1", "--", "true"], "--pid");
