@@ -71,6 +71,7 @@ Examples:
   mmwatch trace -p 1234 --op map,unmap      mappings of one process as they happen
   mmwatch trace -x -o json                  failing calls, one JSON object a line
   mmwatch stat -- make                      sums over a command and its children
+  mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -137,6 +138,22 @@ Examples:
     /// Prints what was found, which hooks would be used, and for each thing
     /// not chosen why not. Exits with 3 when watching is not possible.
     Check(CheckArgs),
+    /// The flags of mmap and its relatives: names, values, meanings; or a number decoded
+    ///
+    /// Without arguments, all of them. NAME is a flag, or one of prot, map,
+    /// mremap, madvise, mlock2, mlockall and vm for all that this argument can
+    /// have. With a NUMBER (34 or 0x22) after it, or alone, what that means.
+    /// Values are those of x86-64, the only architecture that mmwatch runs on;
+    /// where another one has another value, that is told too.
+    #[command(after_help = "\
+Examples:
+  mmwatch flags                   every flag there is
+  mmwatch flags madvise           every advice
+  mmwatch flags MAP_STACK         one flag
+  mmwatch flags map 0x20022       a number as the flags of mmap(2)
+  mmwatch flags 3                 a number as each argument
+  mmwatch flags -o json           the table, one JSON object a line")]
+    Flags(FlagsArgs),
 }
 
 /// Flags of `top`.
@@ -207,6 +224,20 @@ pub struct CheckArgs {
     /// Hooks to plan for
     #[arg(long, value_enum, value_name = "HOOKS", default_value_t = HooksArg::Auto)]
     pub hooks: HooksArg,
+}
+
+/// Flags of `flags`.
+#[derive(Debug, Args)]
+pub struct FlagsArgs {
+    /// A flag, an argument, or a number
+    #[arg(value_name = "NAME|NUMBER")]
+    pub what: Option<String>,
+    /// With an argument's name: what to decode
+    #[arg(value_name = "NUMBER")]
+    pub value: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text)]
+    pub output: OutputArg,
 }
 
 /// Flags of every command that watches.

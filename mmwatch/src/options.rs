@@ -13,6 +13,7 @@ use crate::{
     cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, VerifyArgs, WatchArgs},
     error::{Error, Result},
     event::{Backing, Op},
+    flags::Question,
     kernel::{
         load::{Delivery, KernelFilter},
         plan::{Backend, Hooks},
@@ -39,6 +40,13 @@ pub enum Task {
         form: Form,
         /// Hooks to plan for.
         hooks: Hooks,
+    },
+    /// Say what flags mean.
+    Flags {
+        /// Form of the output.
+        form: Form,
+        /// Which flags.
+        question: Question,
     },
 }
 
@@ -130,6 +138,13 @@ impl Task {
                 return Ok(Self::Check {
                     form: args.output.into(),
                     hooks: args.hooks.into(),
+                });
+            }
+            CliCommand::Flags(args) => {
+                return Ok(Self::Flags {
+                    form: args.output.into(),
+                    question: Question::new(args.what.as_deref(), args.value.as_deref())
+                        .map_err(usage)?,
                 });
             }
             CliCommand::Top(args) => top(args)?,
