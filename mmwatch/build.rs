@@ -45,9 +45,10 @@ fn main() -> Result<()> {
 
     // With AYA_BUILD_SKIP there is nothing to include; an empty object lets
     // everything that needs no kernel build, and `load` says what is missing.
+    // The empty one may be there from the run before.
     for name in ["watch", "probe"] {
         let object = out.join(name);
-        if object.exists() {
+        if fs::metadata(&object).is_ok_and(|object| object.len() > 0) {
             strip(&object).with_context(|| format!("stripping {}", object.display()))?;
         } else {
             fs::write(&object, []).with_context(|| format!("writing {}", object.display()))?;

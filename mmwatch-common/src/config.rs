@@ -135,6 +135,8 @@ pub const FILTER_COMM: u32 = 1 << 3;
 pub const FILTER_MIN_SIZE: u32 = 1 << 4;
 /// [`Config::filters`]: only calls that failed.
 pub const FILTER_FAILED: u32 = 1 << 5;
+/// [`Config::filters`]: only operations on mappings of [`Config::backings`].
+pub const FILTER_BACKING: u32 = 1 << 6;
 
 /// [`Config::downgrade`]: the pages of a section that is downgraded to a read lock
 /// are known then, from the unmap core (6.12 and later).
@@ -185,6 +187,10 @@ pub struct Config {
     /// With [`FILTER_TGIDS`] and without [`FILTER_FOLLOW`]: the only process in
     /// `TGIDS`, so that all others are told without a look; 0 where there are more.
     pub only_tgid: u32,
+    /// With [`FILTER_BACKING`]: bit n lets [`Backing`](crate::event::Backing) n through.
+    pub backings: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// System calls whose return the agent can hook.
@@ -208,4 +214,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 10 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 12 * 4);

@@ -147,6 +147,19 @@ impl Backing {
         }
     }
 
+    /// What it is for.
+    pub const fn purpose(self) -> &'static str {
+        match self {
+            Self::PrivateAnonymous => "memory for the program alone: heap, stacks, malloc's arenas",
+            Self::SharedAnonymous => "memory of no file, shared with children",
+            Self::PrivateFile => {
+                "programs, libraries, data read: what is written stays in the process"
+            }
+            Self::SharedFile => "files written through memory; memory shared by name",
+            Self::Special => "device memory, and what the kernel maps for itself: vdso, vvar",
+        }
+    }
+
     /// The backing of a mapping that is shared or not, of a file or not.
     pub const fn of(shared: bool, anonymous: bool) -> Self {
         match (shared, anonymous) {

@@ -80,7 +80,7 @@ pub fn record<P: Payload + 'static>(
         return;
     };
     row.fired += 1;
-    if !filter::record(head.errno, P::KIND, extent.size_bytes) {
+    if !filter::record(head.errno, P::KIND, extent) {
         row.filtered += 1;
         return;
     }

@@ -2,7 +2,8 @@
 
 use mmwatch_common::{
     config::{
-        FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID,
+        FILTER_BACKING, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS,
+        FILTER_UID,
     },
     event::{COMM_LEN, Kind},
 };
@@ -10,6 +11,7 @@ use mmwatch_common::{
 use crate::{
     globals::{CONFIG, config},
     maps::TGIDS,
+    sums::Extent,
     task::{self, Task},
 };
 
@@ -90,10 +92,9 @@ pub fn forget(tgid: u32) {
     }
 }
 
-/// Looks at what a record of the running task will say. `size_bytes`: what
-/// `--min-size` compares with; 0 for operations without a size.
+/// Looks at what a record of the running task will say.
 #[inline(always)]
-pub fn record(errno: u32, kind: Kind, size_bytes: u64) -> bool {
+pub fn record(errno: u32, kind: Kind, extent: &Extent) -> bool {
     if config!(ops) & (1 << kind as u32) == 0 {
         return false;
     }
@@ -104,13 +105,25 @@ pub fn record(errno: u32, kind: Kind, size_bytes: u64) -> bool {
     if filters & FILTER_FAILED != 0 && errno == 0 {
         return false;
     }
+    if filters & FILTER_BACKING != 0 && !is_of_backing(extent) {
+        return false;
+    }
     if filters & FILTER_UID != 0 && task::uid() != config!(uid) {
         return false;
     }
     if filters & FILTER_COMM != 0 && !is_comm() {
         return false;
     }
-    filters & FILTER_MIN_SIZE == 0 || size_bytes >= config!(min_size_bytes)
+    filters & FILTER_MIN_SIZE == 0 || extent.size_bytes >= config!(min_size_bytes)
+}
+
+/// Whether the backing is one of those asked for. One that is not known is not.
+#[inline(always)]
+fn is_of_backing(extent: &Extent) -> bool {
+    match extent.backing {
+        Some(backing) => config!(backings) & (1 << backing as u32) != 0,
+        None => false,
+    }
 }
 
 /// Whether the running thread's name is the one asked for.

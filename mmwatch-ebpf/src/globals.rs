@@ -27,6 +27,8 @@ pub static CONFIG: Config = Config {
     typed_task: 0,
     typed_regs: 0,
     only_tgid: 0,
+    backings: 0,
+    pad: 0,
 };
 
 /// A member's offset in bytes.

@@ -285,7 +285,7 @@ fn details(hook: Hook, task: &Task, section: &Section, advised: Advised, known: 
     // No detail: the counts say what kind of change it was.
     let len_bytes = bytes(section.pages_delta.unsigned_abs());
     if section.pages_delta > 0 && cause == Cause::Fault as u8 {
-        let extent = Extent::mapped(len_bytes, len_bytes);
+        let extent = Extent::mapped(len_bytes, len_bytes).of(Backing::PrivateAnonymous);
         emit::record(hook, task, &head, Grow { len_bytes }, &extent);
     } else if section.pages_delta > 0 {
         let extent = Extent::mapped(len_bytes, len_bytes);

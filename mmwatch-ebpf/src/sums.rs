@@ -25,7 +25,8 @@ pub struct Extent {
     pub mapped_bytes: u64,
     /// Bytes unmapped.
     pub unmapped_bytes: u64,
-    /// What a mapping that was made has its pages from.
+    /// What the mapping has its pages from, where that is known: of one that was
+    /// made or asked for, of a heap, of a stack.
     pub backing: Option<Backing>,
 }
 
@@ -46,6 +47,15 @@ impl Extent {
             size_bytes,
             bytes,
             ..Self::NONE
+        }
+    }
+
+    /// The same, of a mapping with this backing.
+    #[inline(always)]
+    pub fn of(self, backing: Backing) -> Self {
+        Self {
+            backing: Some(backing),
+            ..self
         }
     }
 
@@ -182,7 +192,11 @@ pub fn add(row: &mut Ledger, head: &Head, kind: Kind, extent: &Extent) {
         }
         grow(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
         grow(&raw mut (*sums).unmapped_bytes, extent.unmapped_bytes);
-        if let Some(backing) = extent.backing {
+        // Mappings that were made: heaps and stacks only grow.
+        if kind as u8 == Kind::Map as u8
+            && head.errno == 0
+            && let Some(backing) = extent.backing
+        {
             let backings: *mut BackingSums = (&raw mut (*sums).backings).cast();
             let backing = backings.add(backing as usize);
             grow(&raw mut (*backing).maps, 1);

@@ -5,11 +5,11 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
 };
 
 use crate::{
-    event::Op,
+    event::{Backing, Op},
     text::{parse_bytes, parse_duration},
 };
 
@@ -71,6 +71,7 @@ Examples:
   mmwatch trace -p 1234 --op map,unmap      mappings of one process as they happen
   mmwatch trace -x -o json                  failing calls, one JSON object a line
   mmwatch stat -- make                      sums over a command and its children
+  mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -103,6 +104,7 @@ Examples:
 Examples:
   mmwatch trace -p 1234 -p 1235                 two processes
   mmwatch trace --op map --min-size 1M          large mappings only
+  mmwatch trace --backing shared-file           files written through memory
   mmwatch trace -u www-data -x                  what fails for a user
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
@@ -136,6 +138,22 @@ Examples:
     /// Prints what was found, which hooks would be used, and for each thing
     /// not chosen why not. Exits with 3 when watching is not possible.
     Check(CheckArgs),
+    /// The flags of mmap and its relatives: names, values, meanings; or a number decoded
+    ///
+    /// Without arguments, all of them. NAME is a flag, or one of prot, map,
+    /// mremap, madvise, mlock2, mlockall and vm for all that this argument can
+    /// have. With a NUMBER (34 or 0x22) after it, or alone, what that means.
+    /// Values are those of x86-64, the only architecture that mmwatch runs on;
+    /// where another one has another value, that is told too.
+    #[command(after_help = "\
+Examples:
+  mmwatch flags                   every flag there is
+  mmwatch flags madvise           every advice
+  mmwatch flags MAP_STACK         one flag
+  mmwatch flags map 0x20022       a number as the flags of mmap(2)
+  mmwatch flags 3                 a number as each argument
+  mmwatch flags -o json           the table, one JSON object a line")]
+    Flags(FlagsArgs),
 }
 
 /// Flags of `top`.
@@ -208,6 +226,20 @@ pub struct CheckArgs {
     pub hooks: HooksArg,
 }
 
+/// Flags of `flags`.
+#[derive(Debug, Args)]
+pub struct FlagsArgs {
+    /// A flag, an argument, or a number
+    #[arg(value_name = "NAME|NUMBER")]
+    pub what: Option<String>,
+    /// With an argument's name: what to decode
+    #[arg(value_name = "NUMBER")]
+    pub value: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text)]
+    pub output: OutputArg,
+}
+
 /// Flags of every command that watches.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
@@ -226,6 +258,9 @@ pub struct WatchArgs {
     /// Only operations on at least this many bytes: 4096, 4k, 1M
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Filters")]
     pub min_size: Option<u64>,
+    /// Only mappings whose pages come from there (repeatable, or a list with commas)
+    #[arg(long, value_name = "BACKING", value_delimiter = ',', value_parser = backing_parser(), help_heading = "Filters")]
+    pub backing: Vec<Backing>,
     /// Only calls that failed
     #[arg(short = 'x', long, help_heading = "Filters")]
     pub failed: bool,
@@ -291,6 +326,19 @@ fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
             .copied()
             .find(|op| op.name() == name)
             .ok_or("not an operation")
+    })
+}
+
+fn backing_parser() -> impl clap::builder::TypedValueParser<Value = Backing> {
+    let names = Backing::ALL
+        .iter()
+        .map(|backing| PossibleValue::new(backing.name()).help(backing.purpose()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        Backing::ALL
+            .iter()
+            .copied()
+            .find(|backing| backing.name() == name)
+            .ok_or("not a backing")
     })
 }
 

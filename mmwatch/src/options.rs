@@ -12,7 +12,8 @@ use mmwatch_common::event::COMM_LEN;
 use crate::{
     cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, VerifyArgs, WatchArgs},
     error::{Error, Result},
-    event::Op,
+    event::{Backing, Op},
+    flags::Question,
     kernel::{
         load::{Delivery, KernelFilter},
         plan::{Backend, Hooks},
@@ -39,6 +40,13 @@ pub enum Task {
         form: Form,
         /// Hooks to plan for.
         hooks: Hooks,
+    },
+    /// Say what flags mean.
+    Flags {
+        /// Form of the output.
+        form: Form,
+        /// Which flags.
+        question: Question,
     },
 }
 
@@ -132,6 +140,13 @@ impl Task {
                     hooks: args.hooks.into(),
                 });
             }
+            CliCommand::Flags(args) => {
+                return Ok(Self::Flags {
+                    form: args.output.into(),
+                    question: Question::new(args.what.as_deref(), args.value.as_deref())
+                        .map_err(usage)?,
+                });
+            }
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
@@ -177,6 +192,7 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
         uid: None,
         op: Vec::new(),
         min_size: None,
+        backing: Vec::new(),
         failed: false,
         duration: duration.or_else(|| cmd.is_empty().then_some(VERIFY)),
         output,
@@ -229,6 +245,7 @@ impl Options {
             ops: ops.iter().fold(0, |bits, &op| bits | 1 << op as u32),
             min_size_bytes,
             failed_only: args.failed,
+            backings: backings(&args.backing, ops)?,
         };
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
@@ -297,12 +314,43 @@ const fn has_size(op: Op) -> bool {
     }
 }
 
+/// Which backings events of an operation can have.
+const fn backings_of(op: Op) -> &'static [Backing] {
+    match op {
+        Op::Map => Backing::ALL,
+        Op::Brk | Op::Grow => &[Backing::PrivateAnonymous],
+        Op::Unmap | Op::Protect | Op::Remap | Op::Advise | Op::Fork | Op::Exec | Op::Exit => &[],
+    }
+}
+
+/// The bits of `--backing`.
+fn backings(wanted: &[Backing], ops: &[Op]) -> Result<u32> {
+    let can_have = |op: Op| {
+        backings_of(op)
+            .iter()
+            .any(|backing| wanted.contains(backing))
+    };
+    if !wanted.is_empty() && !ops.iter().any(|&op| can_have(op)) {
+        let backings: Vec<_> = wanted.iter().map(|backing| backing.name()).collect();
+        return Err(usage(format!(
+            "--backing {} with --op {} shows nothing, because these are not about mappings of \
+             that backing; add one of {} to --op or leave --backing out",
+            backings.join(","),
+            names(ops),
+            names_where(can_have)
+        )));
+    }
+    Ok(wanted
+        .iter()
+        .fold(0, |bits, &backing| bits | 1 << backing as u32))
+}
+
 fn names(ops: &[Op]) -> String {
     let names: Vec<_> = ops.iter().map(|op| op.name()).collect();
     names.join(",")
 }
 
-fn names_where(wanted: fn(Op) -> bool) -> String {
+fn names_where(wanted: impl Fn(Op) -> bool) -> String {
     let ops: Vec<_> = Op::ALL.iter().copied().filter(|&op| wanted(op)).collect();
     names(&ops)
 }

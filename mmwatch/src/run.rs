@@ -1,5 +1,7 @@
 //! What each command does, from options to the exit code.
 
+mod flags;
+
 use std::{
     ffi::OsString,
     io::{self, Write},
@@ -33,6 +35,7 @@ pub fn run(task: Task) -> Result<u8> {
     match task {
         Task::Watch(options) => watch(options),
         Task::Check { form, hooks } => check(form, hooks),
+        Task::Flags { form, question } => flags::answer(form, question),
     }
 }
 
@@ -144,6 +147,16 @@ struct Checked<'a> {
     refusal: Option<String>,
 }
 
+/// Prints what is no stream. That nobody reads it to its end is no failure.
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("writing the output")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check(form: Form, hooks: Hooks) -> Result<u8> {
     let facts = Facts::gather();
     let plan = plan::plan(&facts, hooks);
@@ -161,12 +174,7 @@ fn check(form: Form, hooks: Hooks) -> Result<u8> {
         })
         .map_err(|error| Error::io("writing the output")(error.into()))?,
     };
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Error::io("writing the output")(error));
-        }
-        _ => {}
-    }
+    print(&text)?;
     match plan {
         Ok(_) => Ok(0),
         Err(refusal) => Err(Error::Kernel(refusal.to_string())),

@@ -1,5 +1,7 @@
-//! What people look at. Drawing is a pure function of a report and the ledger.
+//! What people look at. Drawing is a pure function of a report and the ledger, or
+//! of a question about flags.
 
+pub mod flags;
 pub mod stat;
 pub mod top;
 

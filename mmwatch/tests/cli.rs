@@ -46,7 +46,15 @@ fn assert_wrong_use(args: &[&str], names: &str) {
 fn help_names_every_command_and_the_exit_codes() {
     let output = run(&["--help"]);
     assert_eq!(code(&output), 0);
-    for word in ["top", "trace", "stat", "check", "Examples:", "Exit codes:"] {
+    for word in [
+        "top",
+        "trace",
+        "stat",
+        "check",
+        "flags",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
     for command in ["top", "trace", "stat", "check"] {
@@ -88,6 +96,11 @@ fn wrong_options_are_wrong_use() {
     assert_wrong_use(&["trace", "--buffer", "0"], "--buffer");
     assert_wrong_use(&["trace", "--buffer", "2G"], "--buffer");
     assert_wrong_use(&["check", "-p", "1"], "-p");
+    assert_wrong_use(&["trace", "--backing", "disk"], "disk");
+    assert_wrong_use(&["trace", "--backing", "disk"], "shared-file");
+    assert_wrong_use(&["flags", "MAP_ANONYMUS"], "MAP_ANONYMOUS");
+    assert_wrong_use(&["flags", "mmap", "1"], "perhaps map is meant");
+    assert_wrong_use(&["flags", "map", "0xy"], "0xy is no number");
 }
 
 #[test]
@@ -97,6 +110,10 @@ fn filters_that_nobody_can_satisfy_are_wrong_use() {
     assert_wrong_use(&["-p", "4194305"], "no process 4194305");
     assert_wrong_use(&["trace", "-x", "--op", "fork,exec"], "--failed");
     assert_wrong_use(&["trace", "--min-size", "1", "--op", "fork"], "--min-size");
+    assert_wrong_use(
+        &["stat", "--backing", "special", "--op", "unmap"],
+        "--backing",
+    );
     assert_wrong_use(&["trace", "-u", "no-such-user-here"], "no-such-user-here");
     assert_wrong_use(&["trace", "-n", "much-too-long-a-name"], "15 bytes");
     assert_wrong_use(&["stat", "-p", "1", "--", "true"], "--pid");
@@ -136,6 +153,22 @@ fn check_prints_what_it_finds_and_says_whether_it_is_enough() {
         }
         other => panic!("exit code {other}"),
     }
+}
+
+#[test]
+fn flags_are_told_and_numbers_decoded() {
+    let output = run(&["flags"]);
+    assert_eq!(code(&output), 0);
+    for name in ["x86-64", "PROT_SEM", "MAP_SYNC", "MADV_COLD", "VM_SEALED"] {
+        assert!(stdout(&output).contains(name), "{name}");
+    }
+    let output = run(&["flags", "map", "0x22"]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).starts_with("0x22 = MAP_PRIVATE|MAP_ANONYMOUS\n"));
+
+    let output = run(&["flags", "madvise", "4", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["flags"], serde_json::json!(["MADV_DONTNEED"]));
 }
 
 #[test]

@@ -33,6 +33,8 @@ const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
 const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
 /// What mmwatch is compared with.
 const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
+/// Against whose headers a test holds the table of flags.
+const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
 const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
 const COMPILER_PACKAGES: [&str; 4] = [
     "rustc-web",
@@ -65,7 +67,13 @@ pub fn run(options: &Options) -> Result<Workspace> {
         );
     }
     if has_dpkg {
-        let mut wanted = vec![("kernel tests in VMs", VM_PACKAGES.as_slice())];
+        let mut wanted = vec![
+            ("kernel tests in VMs", VM_PACKAGES.as_slice()),
+            (
+                "comparing flags with the kernel's headers",
+                &HEADER_PACKAGES,
+            ),
+        ];
         if !nightly {
             wanted.push(("compiling kernel programs", &COMPILER_PACKAGES));
         }

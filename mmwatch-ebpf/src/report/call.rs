@@ -10,8 +10,8 @@ use mmwatch_common::{
 };
 
 use super::{
-    ENOMEM, PAGE_BYTES, Part, VM_SHARED_OR_MAYSHARE, VM_SPECIAL, backing_of_detail, bytes, errno,
-    from_detail, head, unrequested_map, vmas_removed,
+    ENOMEM, PAGE_BYTES, Part, VM_SPECIAL, backing_of_detail, bytes, errno, from_detail, head,
+    unrequested_map, vmas_removed,
 };
 use crate::{
     arch::Args,
@@ -23,7 +23,10 @@ use crate::{
 };
 
 const MAP_TYPE: u64 = 0xf;
-const MAP_PRIVATE: u64 = 0x2;
+/// Of the types, `MAP_SHARED` and `MAP_SHARED_VALIDATE` have it.
+const MAP_SHARED: u64 = 0x1;
+/// Bit n: type n is one. `MAP_SHARED`, `MAP_PRIVATE`, `MAP_SHARED_VALIDATE`, `MAP_DROPPABLE`.
+const MAP_TYPES: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_HUGETLB: u64 = 0x4_0000;
 const MREMAP_DONTUNMAP: u64 = 4;
@@ -172,29 +175,30 @@ fn mmap(
         }
         None => {}
     }
-    let extent = if errno == 0 {
-        Extent {
-            backing: backing_of_call(flags, payload.vm_flags),
-            ..Extent::mapped(len_bytes, len_bytes)
-        }
+    let mut extent = if errno == 0 {
+        Extent::mapped(len_bytes, len_bytes)
     } else {
         Extent::covered(len, 0)
     };
+    extent.backing = backing_of_call(flags, payload.vm_flags);
     emit::record(hook, task, &head, payload, &extent);
 }
 
-/// What a mapping has its pages from, by the call's flags first: for a shared
-/// anonymous one the kernel makes a file of its own.
+/// What a mapping has its pages from, or would have, by the call's flags first: for
+/// a shared anonymous one the kernel makes a file of its own. `None` for a type that
+/// the kernel refuses.
 #[inline(always)]
 fn backing_of_call(flags: u64, vm_flags: u64) -> Option<Backing> {
     if vm_flags & VM_SPECIAL != 0 {
         return Some(Backing::Special);
     }
-    let shared = match flags & MAP_TYPE {
-        0 => vm_flags & VM_SHARED_OR_MAYSHARE != 0,
-        kind => kind != MAP_PRIVATE,
-    };
-    Some(Backing::of(shared, flags & MAP_ANONYMOUS != 0))
+    if MAP_TYPES >> (flags & MAP_TYPE) & 1 == 0 {
+        return None;
+    }
+    Some(Backing::of(
+        flags & MAP_SHARED != 0,
+        flags & MAP_ANONYMOUS != 0,
+    ))
 }
 
 #[inline(always)]
@@ -342,6 +346,7 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
     } else {
         Extent::unmapped(len_bytes, len_bytes)
     };
+    let extent = extent.of(Backing::PrivateAnonymous);
     emit::record(hook, task, &head, payload, &extent);
 }
 

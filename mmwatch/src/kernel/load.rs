@@ -18,8 +18,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
-        Config, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS,
-        FILTER_UID, Offsets,
+        Config, FILTER_BACKING, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
+        FILTER_TGIDS, FILTER_UID, Offsets,
     },
     counter::{Hook, Ledger},
     event::COMM_LEN,
@@ -59,6 +59,9 @@ pub struct KernelFilter {
     pub min_size_bytes: u64,
     /// Only calls that failed.
     pub failed_only: bool,
+    /// Bit n lets operations on mappings of [`Backing`](mmwatch_common::event::Backing) n
+    /// through, and nothing else; 0 for all.
+    pub backings: u32,
 }
 
 /// What becomes of records.
@@ -197,6 +200,7 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
     set(FILTER_COMM, filter.comm.is_some());
     set(FILTER_MIN_SIZE, filter.min_size_bytes != 0);
     set(FILTER_FAILED, filter.failed_only);
+    set(FILTER_BACKING, filter.backings != 0);
     Config {
         self_tgid: facts.self_tgid.unwrap_or_else(std::process::id),
         filters,
@@ -218,6 +222,8 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
             [pid] if !filter.follow => *pid,
             _ => 0,
         },
+        backings: filter.backings,
+        pad: 0,
     }
 }
 

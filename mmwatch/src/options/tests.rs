@@ -8,7 +8,7 @@ fn task(args: &[&str]) -> Result<Task> {
 fn options(args: &[&str]) -> Options {
     match task(args).unwrap() {
         Task::Watch(options) => options,
-        Task::Check { .. } => panic!("check"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -46,6 +46,7 @@ fn without_anything_it_is_top_of_everything() {
             ops: 0x3ff,
             min_size_bytes: 0,
             failed_only: false,
+            backings: 0,
         }
     );
 }
@@ -65,6 +66,8 @@ fn filters_are_put_together() {
         "map,brk",
         "--min-size",
         "4k",
+        "--backing",
+        "shared-anonymous,private-file",
         "-x",
         "-o",
         "json",
@@ -90,6 +93,7 @@ fn filters_are_put_together() {
             ops: 1 << Op::Map as u32 | 1 << Op::Brk as u32,
             min_size_bytes: 4096,
             failed_only: true,
+            backings: 1 << Backing::SharedAnonymous as u32 | 1 << Backing::PrivateFile as u32,
         }
     );
 }
@@ -107,6 +111,12 @@ fn a_command_is_followed() {
 fn what_nobody_can_satisfy_is_refused() {
     assert!(refusal(&["-x", "--op", "fork,exit"]).contains("--op fork,exit"));
     assert!(refusal(&["--min-size", "1", "--op", "exec"]).contains("--min-size"));
+    assert!(refusal(&["--backing", "special", "--op", "unmap"]).contains("add one of map to"));
+    assert!(
+        refusal(&["--backing", "private-anonymous", "--op", "exit"])
+            .contains("one of map,brk,grow")
+    );
+    assert!(refusal(&["--backing", "shared-file", "--op", "brk"]).contains("--backing"));
     assert!(refusal(&["-p", "4194305"]).contains("no process 4194305"));
     assert!(refusal(&["-p", "1", "--", "sh"]).contains("--pid"));
     assert!(refusal(&["-u", "no such user"]).contains("no such user"));
@@ -116,6 +126,12 @@ fn what_nobody_can_satisfy_is_refused() {
     // A part that can be satisfied is enough.
     options(&["-x", "--op", "fork,map"]);
     options(&["--min-size", "0", "--op", "exec"]);
+    options(&[
+        "--backing",
+        "shared-file,private-anonymous",
+        "--op",
+        "brk,exit",
+    ]);
     options(&["-n", "fifteen-bytes-x"]);
 }
 

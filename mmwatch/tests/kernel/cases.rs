@@ -64,6 +64,10 @@ pub const WATCHING: &[(&str, Case)] = &[
         watching::the_agent_never_sees_itself,
     ),
     (
+        "a_backing_is_let_through_whole",
+        watching::a_backing_is_let_through_whole,
+    ),
+    (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
     ),

@@ -322,6 +322,34 @@ pub fn filters_let_through_what_they_say(backend: &str) {
     assert!(trace.events.iter().all(|event| event["comm"] == name));
 }
 
+/// The filter in the kernel and the column of user space know a backing alike:
+/// what the one lets through is what the other shows without it.
+pub fn a_backing_is_let_through_whole(backend: &str) {
+    for name in ["calls", "failures"] {
+        let maps = |args: &[&str]| -> Vec<String> {
+            let (trace, _) = (0..5)
+                .map(|_| noted(backend, args, name))
+                .find(|(trace, _)| trace.missed() == 0)
+                .expect("one run of five without a skipped program");
+            let maps = trace.events.iter().filter(|event| event["op"] == "map");
+            let backing = |event: &Value| event["backing"].as_str().unwrap_or("").to_owned();
+            maps.map(backing).collect()
+        };
+        let all = maps(&[]);
+        for wanted in [
+            "private-anonymous",
+            "shared-anonymous,private-file",
+            "shared-file,special",
+        ] {
+            let is_wanted = |backing: &&String| wanted.split(',').any(|name| name == *backing);
+            let seen = maps(&["--backing", wanted]);
+            let want: Vec<_> = all.iter().filter(is_wanted).collect();
+            assert!(!want.is_empty(), "{name}: no {wanted} in {all:?}");
+            assert_eq!(seen.iter().collect::<Vec<_>>(), want, "{name}: {wanted}");
+        }
+    }
+}
+
 pub fn check_predicts_what_trace_does(backend: &str) {
     let check = check(backend);
     let names = |list: &Value, field: &str| -> Vec<String> {

@@ -135,6 +135,20 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Kernel("random_operations_leave_no_difference"),
     ),
     mutation(
+        "`--backing` lets everything through",
+        "mmwatch-ebpf/src/filter.rs",
+        "if filters & FILTER_BACKING != 0 && !is_of_backing(extent) {",
+        "if filters & FILTER_BACKING != 0 && filters == 0 && !is_of_backing(extent) {",
+        Test::Kernel("a_backing_is_let_through_whole"),
+    ),
+    mutation(
+        "a failed mapping has no backing",
+        "mmwatch-ebpf/src/report/call.rs",
+        "extent.backing = backing_of_call(flags, payload.vm_flags);",
+        "extent.backing = backing_of_call(if errno == 0 { flags } else { 0 }, payload.vm_flags);",
+        Test::Kernel("a_backing_is_let_through_whole"),
+    ),
+    mutation(
         "`bytes` of a backing is not summed",
         "mmwatch-ebpf/src/sums.rs",
         "grow(&raw mut (*backing).bytes, extent.bytes);",
