@@ -10,7 +10,7 @@ use std::{
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
-    cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, VerifyArgs, WatchArgs},
+    cli::{Cli, CliCommand, HooksArg, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
     error::{Error, Result},
     event::Op,
     kernel::{
@@ -18,6 +18,7 @@ use crate::{
         plan::{Backend, Hooks},
     },
     launch,
+    maps::read::Source,
     process::{PidKind, Proc, page_bytes, user_id},
     text::{Bytes, Escaped},
 };
@@ -33,6 +34,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub enum Task {
     /// Attach and watch.
     Watch(Options),
+    /// Explain address spaces.
+    Maps(Maps),
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -40,6 +43,19 @@ pub enum Task {
         /// Hooks to plan for.
         hooks: Hooks,
     },
+}
+
+/// How to show address spaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// Whose.
+    pub pids: Vec<u32>,
+    /// From which of the kernel's files.
+    pub source: Source,
+    /// In which form.
+    pub form: Form,
+    /// As a picture rather than a table.
+    pub picture: bool,
 }
 
 /// How to watch.
@@ -132,6 +148,7 @@ impl Task {
                     hooks: args.hooks.into(),
                 });
             }
+            CliCommand::Maps(args) => return maps(args, system).map(Self::Maps),
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
@@ -139,6 +156,36 @@ impl Task {
         };
         Options::new(view, watch, system).map(Self::Watch)
     }
+}
+
+fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
+    let MapsArgs {
+        pid: pids,
+        smaps,
+        picture,
+        output,
+    } = args;
+    let form = output.into();
+    if picture && form == Form::Json {
+        return Err(usage(
+            "--picture is for people and -o json for programs; leave one of them out",
+        ));
+    }
+    for &pid in &pids {
+        if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
+            return Err(usage(format!(
+                "{pid} is a thread of process {tgid}, and its mappings are the process's; use \
+                 mmwatch maps {tgid}"
+            )));
+        }
+        check_pid(pid, &system.proc)?;
+    }
+    Ok(Maps {
+        pids,
+        source: if smaps { Source::Smaps } else { Source::Maps },
+        form,
+        picture,
+    })
 }
 
 fn top(args: TopArgs) -> Result<(View, WatchArgs)> {

@@ -1,5 +1,8 @@
-//! What people look at. Drawing is a pure function of a report and the ledger.
+//! What people look at. Drawing is a pure function of a report and the ledger,
+//! or of an address space.
 
+pub mod maps;
+pub mod picture;
 pub mod stat;
 pub mod top;
 

@@ -8,7 +8,7 @@ fn task(args: &[&str]) -> Result<Task> {
 fn options(args: &[&str]) -> Options {
     match task(args).unwrap() {
         Task::Watch(options) => options,
-        Task::Check { .. } => panic!("check"),
+        Task::Maps(_) | Task::Check { .. } => panic!("not watching"),
     }
 }
 

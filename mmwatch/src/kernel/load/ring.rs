@@ -44,7 +44,9 @@ impl Ring {
     /// Waits for a wake-up from the kernel or for the poll timer. Cancelling
     /// it loses neither: the timer's end is kept.
     pub(super) async fn ready(&mut self) -> io::Result<()> {
-        let poll = *self.next_poll.get_or_insert_with(|| Instant::now() + self.poll);
+        let poll = *self
+            .next_poll
+            .get_or_insert_with(|| Instant::now() + self.poll);
         if self.wake.is_none() {
             // Here and not in `new`, which runs before there is a reactor.
             let ring = self.ring.as_fd().try_clone_to_owned()?;

@@ -8,7 +8,9 @@ use std::{
 use serde_json::Value;
 
 use super::{STORM_LEN, filtered, first_line, limit, storm};
-use crate::run::{interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload};
+use crate::run::{
+    interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload,
+};
 
 pub fn nobody_else_s_operations_come_with_a_user(backend: &str) {
     let trace = filtered(backend, &["-u", "54321"]);
