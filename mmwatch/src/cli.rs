@@ -142,6 +142,7 @@ Examples:
   mmwatch maps 1234               every VMA of a process, and sums
   mmwatch maps --picture $$       the shell's address space on one screen
   mmwatch maps --smaps 1234       what of it is in memory, too
+  mmwatch maps --diff 10 1234     what changes in ten seconds
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// What this kernel and these privileges allow; attaches nothing
@@ -220,6 +221,9 @@ pub struct MapsArgs {
     /// tables are walked
     #[arg(long)]
     pub smaps: bool,
+    /// What appears, vanishes, grows and changes within this time, instead of what is there
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture"])]
+    pub diff: Option<Duration>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,

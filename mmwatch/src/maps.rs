@@ -2,9 +2,10 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`] and [`segment`], is pure.
+//! and in [`clues`], [`elf`], [`segment`] and [`diff`], is pure.
 
 pub mod clues;
+pub mod diff;
 pub mod elf;
 pub mod read;
 pub mod segment;

@@ -54,8 +54,19 @@ pub struct Maps {
     pub source: Source,
     /// In which form.
     pub form: Form,
-    /// As a picture rather than a table.
-    pub picture: bool,
+    /// What of them.
+    pub shown: Shown,
+}
+
+/// What to show of an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Every VMA.
+    Vmas,
+    /// All of it to scale; as text only.
+    Picture,
+    /// What changes within this time.
+    Changes(Duration),
 }
 
 /// How to watch.
@@ -162,10 +173,16 @@ fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
     let MapsArgs {
         pid: pids,
         smaps,
+        diff,
         picture,
         output,
     } = args;
     let form = output.into();
+    if diff.is_some() && pids.len() > 1 {
+        return Err(usage(
+            "--diff looks at one process at a time; leave the others out",
+        ));
+    }
     if picture && form == Form::Json {
         return Err(usage(
             "--picture is for people and -o json for programs; leave one of them out",
@@ -184,7 +201,11 @@ fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
         pids,
         source: if smaps { Source::Smaps } else { Source::Maps },
         form,
-        picture,
+        shown: match diff {
+            Some(time) => Shown::Changes(time),
+            None if picture => Shown::Picture,
+            None => Shown::Vmas,
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
+    thread,
 };
 
 use serde::Serialize;
@@ -16,8 +17,11 @@ use crate::{
         plan::{self, Hooks, Plan},
     },
     launch,
-    maps::read::{Reading, Source},
-    options::{Form, Maps, Options, Task, View},
+    maps::{
+        diff,
+        read::{Reading, Source},
+    },
+    options::{Form, Maps, Options, Shown, Task, View},
     pipeline::{self, Job, Work},
     process::Proc,
     sink::{
@@ -160,14 +164,24 @@ fn explain(maps: &Maps) -> Result<u8> {
     for &pid in &maps.pids {
         let reading = Reading::take(&proc, pid, maps.source)?;
         let space = reading.space()?;
-        let mut out = io::stdout().lock();
-        let written = match maps.form {
-            Form::Json => json::maps::write_space(&mut out, &space),
-            Form::Text if maps.picture => {
+        let mut out = io::stdout();
+        let written = match (maps.shown, maps.form) {
+            (Shown::Changes(time), form) => {
+                thread::sleep(time);
+                let later = Reading::take(&proc, pid, maps.source)?;
+                let later = later.space()?;
+                let changes = diff::compare(&space.vmas, &later.vmas);
+                match form {
+                    Form::Json => json::maps::write_changes(&mut out, &later, &changes),
+                    Form::Text => out.write_all(ui::maps::changes(&later, &changes).as_bytes()),
+                }
+            }
+            (Shown::Picture, _) => {
                 let (rows, columns) = screen();
                 out.write_all(ui::picture::draw(&space, rows, columns).as_bytes())
             }
-            Form::Text => out.write_all(ui::maps::draw(&space).as_bytes()),
+            (Shown::Vmas, Form::Json) => json::maps::write_space(&mut out, &space),
+            (Shown::Vmas, Form::Text) => out.write_all(ui::maps::draw(&space).as_bytes()),
         };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,

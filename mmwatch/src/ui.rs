@@ -44,6 +44,16 @@ impl fmt::Display for Left {
     }
 }
 
+/// A difference in bytes.
+struct Signed(i64);
+
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { '-' } else { '+' };
+        write!(f, "{sign}{}", Bytes(self.0.unsigned_abs()))
+    }
+}
+
 /// Columns of [`vmas`].
 const VMAS_HEADER: &str = "  VMAS   PEAK %LIMIT  VMAS/s  FULL";
 const VMAS_WIDTH: usize = VMAS_HEADER.len();

@@ -46,7 +46,15 @@ fn assert_wrong_use(args: &[&str], names: &str) {
 fn help_names_every_command_and_the_exit_codes() {
     let output = run(&["--help"]);
     assert_eq!(code(&output), 0);
-    for word in ["top", "trace", "stat", "maps", "check", "Examples:", "Exit codes:"] {
+    for word in [
+        "top",
+        "trace",
+        "stat",
+        "maps",
+        "check",
+        "Examples:",
+        "Exit codes:",
+    ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
     for command in ["top", "trace", "stat", "check"] {

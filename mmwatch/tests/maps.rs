@@ -398,6 +398,42 @@ fn a_picture_shows_all_of_it() {
     }
 }
 
+#[test]
+fn what_changes_is_told() {
+    let Some(python) = python(
+        "import mmap, threading, time\n\
+         kept = []\n\
+         def go():\n    \
+             while len(kept) < 10000:\n        \
+                 kept.append(mmap.mmap(-1, 4096)); time.sleep(0.01)\n\
+         threading.Thread(target=go, daemon=True).start()",
+    ) else {
+        return;
+    };
+    // It maps on and on, in its own time.
+    let change = (0..100).find_map(|_| {
+        let value = explained(python.pid(), &["--diff", "100ms"]);
+        assert_eq!(value["type"], "maps-diff");
+        let changes = value["changes"].as_array().unwrap();
+        let new = changes
+            .iter()
+            .find(|change| change["backing"] == "shared-anonymous");
+        new.cloned()
+    });
+    let change = change.unwrap();
+    assert_eq!(change["change"], "appeared");
+    assert_eq!(change["delta_bytes"], 4096);
+    assert_eq!(change["segment"], "anon");
+
+    let cat = Still::cat();
+    let nothing = stdout(&["--diff", "1ms", &cat.pid().to_string()]);
+    for sort in ["appeared", "vanished", "grew", "shrank", "changed"] {
+        let row = nothing.lines().find(|line| line.starts_with(sort)).unwrap();
+        let words: Vec<_> = row.split_ascii_whitespace().skip(1).collect();
+        assert_eq!(words, ["0", "+0B"], "{nothing}");
+    }
+}
+
 #[track_caller]
 fn assert_refused(args: &[&str], code: i32, names: &[&str]) {
     let output = mmwatch(args);
@@ -417,6 +453,8 @@ fn what_cannot_be_explained_is_named() {
     assert_refused(&["4194305"], 2, &["no process 4194305", "ps -e"]);
     assert_refused(&["1", "--picture", "-o", "json"], 2, &["--picture"]);
     assert_refused(&["1", "--picture", "--smaps"], 2, &["--smaps"]);
+    assert_refused(&["1", "--picture", "--diff", "1"], 2, &["--diff"]);
+    assert_refused(&["1", "1", "--diff", "1"], 2, &["--diff"]);
 
     // A child that ended, and that nobody asked for yet.
     let mut child = Command::new("/bin/true").spawn().unwrap();

@@ -2,8 +2,12 @@
 
 use std::fmt::{self, Write as _};
 
+use super::Signed;
 use crate::{
-    maps::{AddressSpace, Certainty, Lock, Residency, Sum, Vma},
+    maps::{
+        AddressSpace, Certainty, Lock, Residency, Sum, Vma,
+        diff::{Change, Difference},
+    },
     text::{Bytes, Escaped},
 };
 
@@ -68,6 +72,52 @@ fn tables(out: &mut String, space: &AddressSpace<'_>) -> fmt::Result {
     writeln!(out, "{}", took(space.lock))
 }
 
+/// What changed between two moments, and how much there is of each sort.
+pub fn changes(space: &AddressSpace<'_>, changes: &[Difference<'_>]) -> String {
+    let mut out = String::with_capacity(4096);
+    // Writing to a String cannot fail.
+    let _ = list(&mut out, space, changes);
+    out
+}
+
+fn list(out: &mut String, space: &AddressSpace<'_>, changes: &[Difference<'_>]) -> fmt::Result {
+    title(out, space)?;
+    writeln!(
+        out,
+        "\n{:<8} {:>10} {:<25} {:<4} {:<19} {:<9} {:>9} NAME",
+        "CHANGE", "BYTES +/-", "ADDRESS", "PERM", "SEGMENT", "BACKING", "SIZE"
+    )?;
+    for change in changes {
+        let vma = change.vma;
+        write!(
+            out,
+            "{:<8} {:>10} {:<25} {}{} {:<19} {:<9} {:>9}",
+            change.change.name(),
+            Signed(change.delta_bytes).to_string(),
+            range(vma),
+            vma.line.prot.letters(),
+            kind(vma),
+            segment(vma),
+            vma.backing.short_name(),
+            Bytes(vma.line.size_bytes()),
+        )?;
+        if change.change == Change::Changed
+            && let Some(was) = change.was
+        {
+            write!(out, " was {}{}", was.line.prot.letters(), kind(was))?;
+        }
+        name(out, vma)?;
+    }
+    writeln!(out, "\n{:<8} {:>6} {:>10}", "CHANGE", "VMAS", "BYTES +/-")?;
+    for of in Change::ALL {
+        let those = changes.iter().filter(|change| change.change == of);
+        let bytes: i64 = those.clone().map(|change| change.delta_bytes).sum();
+        let bytes = Signed(bytes).to_string();
+        writeln!(out, "{:<8} {:>6} {bytes:>10}", of.name(), those.count())?;
+    }
+    Ok(())
+}
+
 fn header(out: &mut String, details: bool) -> fmt::Result {
     if details {
         let names = ["RESIDENT", "SHARED", "SWAPPED", "HUGE"];
@@ -95,29 +145,49 @@ fn details(out: &mut String, residency: Option<&Residency>) -> fmt::Result {
 
 fn row(out: &mut String, vma: &Vma<'_>) -> fmt::Result {
     let line = &vma.line;
-    let range = format!("{:08x}-{:08x}", line.range.start, line.range.end);
-    let mark = match vma.certainty {
-        Certainty::Known => "",
-        Certainty::Guessed => "?",
-    };
-    let segment = format!("{}{mark}", vma.segment);
     write!(
         out,
-        "{range:<25} {}{} {:08x} {} {:>8} {segment:<19} {:<9} {:>9}",
+        "{:<25} {}{} {:08x} {} {:>8} {:<19} {:<9} {:>9}",
+        range(vma),
         line.prot.letters(),
-        if line.shared { 's' } else { 'p' },
+        kind(vma),
         line.offset,
         line.dev,
         line.inode,
+        segment(vma),
         vma.backing.short_name(),
         Bytes(line.size_bytes()),
     )?;
     details(out, vma.residency.as_ref())?;
+    name(out, vma)
+}
+
+fn range(vma: &Vma<'_>) -> String {
+    format!("{:08x}-{:08x}", vma.line.range.start, vma.line.range.end)
+}
+
+/// As `/proc/PID/maps` has it: shared or private.
+const fn kind(vma: &Vma<'_>) -> char {
+    if vma.line.shared { 's' } else { 'p' }
+}
+
+/// With a mark where it is guessed.
+fn segment(vma: &Vma<'_>) -> String {
+    let mark = match vma.certainty {
+        Certainty::Known => "",
+        Certainty::Guessed => "?",
+    };
+    format!("{}{mark}", vma.segment)
+}
+
+/// The end of a row.
+fn name(out: &mut String, vma: &Vma<'_>) -> fmt::Result {
+    let name = vma.line.name;
     match vma.object {
         // What it is a part of, where its own line does not say so.
-        Some(object) if line.name.is_empty() => writeln!(out, " ({})", Escaped(object)),
-        _ if line.name.is_empty() => out.write_char('\n'),
-        _ => writeln!(out, " {}", Escaped(line.name)),
+        Some(object) if name.is_empty() => writeln!(out, " ({})", Escaped(object)),
+        _ if name.is_empty() => out.write_char('\n'),
+        _ => writeln!(out, " {}", Escaped(name)),
     }
 }
 

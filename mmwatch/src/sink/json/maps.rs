@@ -1,4 +1,4 @@
-//! An address space as one object; `docs/maps.schema.json` is the schema.
+//! An address space as one object, or what changed of it; `docs/maps.schema.json` is the schema.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Hex, SCHEMA, as_text, lossy, write_line};
 use crate::{
     event::Dev,
-    maps::{AddressSpace, Residency, Segment, Sum, Vma},
+    maps::{AddressSpace, Residency, Segment, Sum, Vma, diff::Difference},
     space::Line,
 };
 
@@ -21,6 +21,77 @@ pub fn write_space(to: &mut impl Write, space: &AddressSpace<'_>) -> io::Result<
     write_line(&mut buffer, &SpaceLine::new(space))?;
     to.write_all(&buffer)?;
     to.flush()
+}
+
+/// Writes what changed as a line; `space` is the address space afterwards.
+///
+/// # Errors
+///
+/// What `to` says.
+pub fn write_changes(
+    to: &mut impl Write,
+    space: &AddressSpace<'_>,
+    changes: &[Difference<'_>],
+) -> io::Result<()> {
+    let line = ChangesLine {
+        schema: SCHEMA,
+        kind: "maps-diff",
+        pid: space.pid,
+        comm: space.comm.as_bytes(),
+        lock: space.lock.name(),
+        changes: changes.iter().map(ChangeFields::new).collect(),
+        total: space.total().into(),
+    };
+    let mut buffer = Vec::new();
+    write_line(&mut buffer, &line)?;
+    to.write_all(&buffer)?;
+    to.flush()
+}
+
+#[derive(Serialize)]
+struct ChangesLine<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pid: u32,
+    #[serde(serialize_with = "lossy")]
+    comm: &'a [u8],
+    lock: &'static str,
+    changes: Vec<ChangeFields<'a>>,
+    total: SumFields,
+}
+
+#[derive(Serialize)]
+struct ChangeFields<'a> {
+    change: &'static str,
+    delta_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<WasFields>,
+    #[serde(flatten)]
+    vma: VmaFields<'a>,
+}
+
+/// What a VMA was like that changed.
+#[derive(Serialize)]
+struct WasFields {
+    start: Hex,
+    end: Hex,
+    prot: &'static str,
+}
+
+impl<'a> ChangeFields<'a> {
+    fn new(difference: &Difference<'a>) -> Self {
+        Self {
+            change: difference.change.name(),
+            delta_bytes: difference.delta_bytes,
+            was: difference.was.map(|was| WasFields {
+                start: Hex(was.line.range.start),
+                end: Hex(was.line.range.end),
+                prot: was.line.prot.letters(),
+            }),
+            vma: VmaFields::new(difference.vma),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     event::Comm,
-    maps::{Lock, add_details, parse_maps, parse_smaps, segment::classify},
+    maps::{Lock, add_details, diff::compare, parse_maps, parse_smaps, segment::classify},
 };
 
 fn written(vmas: Vec<Vma<'_>>) -> Value {
@@ -95,6 +95,58 @@ fn what_is_in_memory_is_there_where_it_was_asked_for() {
         assert_eq!(of["resident_bytes"], 4096);
         assert_eq!(of["swapped_bytes"], 8192);
         assert_eq!(of["huge_bytes"], 0);
+    }
+}
+
+#[test]
+fn changes_have_all_their_fields() {
+    let vmas =
+        |text: &'static str| classify(parse_maps(text.as_bytes()).unwrap(), &Default::default());
+    let before = vmas("1000-3000 rw-p 00000000 00:00 0 [heap]\n5000-6000 r--p 00000000 00:00 0\n");
+    let after = vmas("1000-4000 rw-p 00000000 00:00 0 [heap]\n");
+    let changes = compare(&before, &after);
+    let space = AddressSpace {
+        pid: 7,
+        comm: Comm::new([0; 16]),
+        lock: Lock::Mmap,
+        vmas: after.clone(),
+    };
+    let mut out = Vec::new();
+    write_changes(&mut out, &space, &changes).unwrap();
+    let value: Value = serde_json::from_slice(&out).unwrap();
+    assert_valid(&value);
+    assert_eq!(
+        value,
+        json!({
+            "schema": 1, "type": "maps-diff", "pid": 7, "comm": "", "lock": "mmap",
+            "changes": [
+                {
+                    "change": "grew", "delta_bytes": 4096,
+                    "was": { "start": "0x1000", "end": "0x3000", "prot": "rw-" },
+                    "start": "0x1000", "end": "0x4000", "size_bytes": 12288, "prot": "rw-",
+                    "shared": false, "segment": "heap", "certainty": "known",
+                    "backing": "private-anonymous", "name": "[heap]",
+                },
+                {
+                    "change": "vanished", "delta_bytes": -4096,
+                    "start": "0x5000", "end": "0x6000", "size_bytes": 4096, "prot": "r--",
+                    "shared": false, "segment": "anon", "certainty": "known",
+                    "backing": "private-anonymous",
+                },
+            ],
+            "total": { "vmas": 1, "size_bytes": 12288 },
+        })
+    );
+    for (at, key, wrong) in [
+        (0, "more", json!(1)),
+        (0, "change", json!("appeared")),
+        (0, "was", json!({})),
+        (1, "change", json!("grew")),
+        (1, "segment", json!("brk")),
+    ] {
+        let mut bad = value.clone();
+        bad["changes"][at][key] = wrong;
+        assert!(!validator().is_valid(&bad), "{at} {key}");
     }
 }
 
