@@ -72,6 +72,7 @@ Examples:
   mmwatch trace -x -o json                  failing calls, one JSON object a line
   mmwatch stat -- make                      sums over a command and its children
   mmwatch flags map 0x22                    what the flags of a call mean
+  mmwatch maps 1234                         what each mapping of a process is
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -133,6 +134,19 @@ Examples:
   mmwatch verify -p 1234 -d 60      one process, for a minute
   mmwatch verify -- make -j2        a command and its children, until it ends")]
     Verify(VerifyArgs),
+    /// The address space of a process explained: what each mapping is
+    ///
+    /// The columns of /proc/PID/maps, then the segment that each VMA is, its
+    /// backing and its size, and the sums of both. `?` marks what is guessed.
+    /// Needs no BPF. docs/maps.md explains each field.
+    #[command(after_help = "\
+Examples:
+  mmwatch maps 1234               every VMA of a process, and sums
+  mmwatch maps --picture $$       the shell's address space on one screen
+  mmwatch maps --smaps 1234       what of it is in memory, too
+  mmwatch maps --diff 10 1234     what changes in ten seconds
+  mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
+    Maps(MapsArgs),
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
@@ -213,6 +227,27 @@ pub struct VerifyArgs {
     /// Run this command and check it and its children, from its exec to its end
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<OsString>,
+}
+
+/// Flags of `maps`.
+#[derive(Debug, Args)]
+pub struct MapsArgs {
+    /// The processes to look at
+    #[arg(required = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Also what is resident, shared, swapped and huge; takes the process's lock while its page
+    /// tables are walked
+    #[arg(long)]
+    pub smaps: bool,
+    /// What appears, vanishes, grows and changes within this time, instead of what is there
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture"])]
+    pub diff: Option<Duration>,
+    /// A picture of the whole address space instead of a table, each character twice the size
+    #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
+    pub picture: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
+    pub output: OutputArg,
 }
 
 /// Flags of `check`.

@@ -31,6 +31,9 @@ pub mod space;
 // held against what the kernel says,
 pub mod verify;
 
+// or read from what it says alone,
+pub mod maps;
+
 // to what people and programs read.
 pub mod sink;
 pub mod ui;

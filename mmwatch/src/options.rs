@@ -10,7 +10,7 @@ use std::{
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
-    cli::{Cli, CliCommand, HooksArg, OutputArg, TopArgs, VerifyArgs, WatchArgs},
+    cli::{Cli, CliCommand, HooksArg, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
     error::{Error, Result},
     event::{Backing, Op},
     flags::Question,
@@ -19,6 +19,7 @@ use crate::{
         plan::{Backend, Hooks},
     },
     launch,
+    maps::read::Source,
     process::{PidKind, Proc, page_bytes, user_id},
     text::{Bytes, Escaped},
 };
@@ -34,6 +35,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub enum Task {
     /// Attach and watch.
     Watch(Options),
+    /// Explain address spaces.
+    Maps(Maps),
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -48,6 +51,30 @@ pub enum Task {
         /// Which flags.
         question: Question,
     },
+}
+
+/// How to show address spaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// Whose.
+    pub pids: Vec<u32>,
+    /// From which of the kernel's files.
+    pub source: Source,
+    /// In which form.
+    pub form: Form,
+    /// What of them.
+    pub shown: Shown,
+}
+
+/// What to show of an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Every VMA.
+    Vmas,
+    /// All of it to scale; as text only.
+    Picture,
+    /// What changes within this time.
+    Changes(Duration),
 }
 
 /// How to watch.
@@ -147,6 +174,7 @@ impl Task {
                         .map_err(usage)?,
                 });
             }
+            CliCommand::Maps(args) => return maps(args, system).map(Self::Maps),
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
@@ -154,6 +182,46 @@ impl Task {
         };
         Options::new(view, watch, system).map(Self::Watch)
     }
+}
+
+fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
+    let MapsArgs {
+        pid: pids,
+        smaps,
+        diff,
+        picture,
+        output,
+    } = args;
+    let form = output.into();
+    if diff.is_some() && pids.len() > 1 {
+        return Err(usage(
+            "--diff looks at one process at a time; leave the others out",
+        ));
+    }
+    if picture && form == Form::Json {
+        return Err(usage(
+            "--picture is for people and -o json for programs; leave one of them out",
+        ));
+    }
+    for &pid in &pids {
+        if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
+            return Err(usage(format!(
+                "{pid} is a thread of process {tgid}, and its mappings are the process's; use \
+                 mmwatch maps {tgid}"
+            )));
+        }
+        check_pid(pid, &system.proc)?;
+    }
+    Ok(Maps {
+        pids,
+        source: if smaps { Source::Smaps } else { Source::Maps },
+        form,
+        shown: match diff {
+            Some(time) => Shown::Changes(time),
+            None if picture => Shown::Picture,
+            None => Shown::Vmas,
+        },
+    })
 }
 
 fn top(args: TopArgs) -> Result<(View, WatchArgs)> {

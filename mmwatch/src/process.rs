@@ -44,6 +44,11 @@ impl Proc {
         Self { root: root.into() }
     }
 
+    /// The directory of a process or thread.
+    pub fn dir(&self, pid: u32) -> PathBuf {
+        self.root.join(pid.to_string())
+    }
+
     /// Whether a number is a process.
     pub fn pid_kind(&self, pid: u32) -> Result<PidKind> {
         // Threads have a directory too, though listing /proc does not show it.

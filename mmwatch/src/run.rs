@@ -5,6 +5,7 @@ mod flags;
 use std::{
     ffi::OsString,
     io::{self, Write},
+    thread,
 };
 
 use serde::Serialize;
@@ -18,12 +19,16 @@ use crate::{
         plan::{self, Hooks, Plan},
     },
     launch,
-    options::{Form, Options, Task, View},
+    maps::{
+        diff,
+        read::{Reading, Source},
+    },
+    options::{Form, Maps, Options, Shown, Task, View},
     pipeline::{self, Job, Work},
     process::Proc,
     sink::{
         Sink,
-        json::{Json, SCHEMA},
+        json::{self, Json, SCHEMA},
         text::{Rounds, Tables, Trace},
     },
     text::Escaped,
@@ -34,6 +39,7 @@ use crate::{
 pub fn run(task: Task) -> Result<u8> {
     match task {
         Task::Watch(options) => watch(options),
+        Task::Maps(maps) => explain(&maps),
         Task::Check { form, hooks } => check(form, hooks),
         Task::Flags { form, question } => flags::answer(form, question),
     }
@@ -155,6 +161,65 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn explain(maps: &Maps) -> Result<u8> {
+    let proc = Proc::default();
+    if maps.source == Source::Smaps {
+        // Nobody is left to read it, if this fails.
+        let _ = writeln!(
+            io::stderr(),
+            "mmwatch: --smaps makes the kernel walk the page tables of the process with its \
+             mmap_lock taken for reading, so that its own mapping calls wait; leave --smaps out \
+             to spare it"
+        );
+    }
+    for &pid in &maps.pids {
+        let reading = Reading::take(&proc, pid, maps.source)?;
+        let space = reading.space()?;
+        let mut out = io::stdout();
+        let written = match (maps.shown, maps.form) {
+            (Shown::Changes(time), form) => {
+                thread::sleep(time);
+                let later = Reading::take(&proc, pid, maps.source)?;
+                let later = later.space()?;
+                let changes = diff::compare(&space.vmas, &later.vmas);
+                match form {
+                    Form::Json => json::maps::write_changes(&mut out, &later, &changes),
+                    Form::Text => out.write_all(ui::maps::changes(&later, &changes).as_bytes()),
+                }
+            }
+            (Shown::Picture, _) => {
+                let (rows, columns) = screen();
+                out.write_all(ui::picture::draw(&space, rows, columns).as_bytes())
+            }
+            (Shown::Vmas, Form::Json) => json::maps::write_space(&mut out, &space),
+            (Shown::Vmas, Form::Text) => out.write_all(ui::maps::draw(&space).as_bytes()),
+        };
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            result => result.map_err(Error::io("writing the output"))?,
+        }
+    }
+    Ok(0)
+}
+
+/// Lines and columns of the terminal, less the line that the shell's prompt
+/// takes; elsewhere those of a usual one.
+fn screen() -> (usize, usize) {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes a winsize to where the pointer, which is valid
+    // for writing one, points, or fails.
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    if result != 0 || size.ws_row < 10 || size.ws_col < 60 {
+        return (40, 100);
+    }
+    (usize::from(size.ws_row) - 1, usize::from(size.ws_col))
 }
 
 fn check(form: Form, hooks: Hooks) -> Result<u8> {

@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 pub use self::{
     model::{Healed, Read, Reason, Space},
     ranges::{Backed, Difference, Mapping, Ranges},
-    snapshot::{MalformedLine, Snapshot},
+    snapshot::{Line, MalformedLine, Snapshot},
 };
 use crate::event::{Event, SpaceId, What};
 

@@ -1,7 +1,9 @@
-//! What people look at. Drawing is a pure function of a report and the ledger, or
-//! of a question about flags.
+//! What people look at. Drawing is a pure function of a report and the ledger,
+//! of a question about flags, or of an address space.
 
 pub mod flags;
+pub mod maps;
+pub mod picture;
 pub mod stat;
 pub mod top;
 
@@ -40,6 +42,16 @@ impl fmt::Display for Left {
             _ => ">999d".to_owned(),
         };
         f.pad(&text)
+    }
+}
+
+/// A difference in bytes.
+struct Signed(i64);
+
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { '-' } else { '+' };
+        write!(f, "{sign}{}", Bytes(self.0.unsigned_abs()))
     }
 }
 

@@ -50,6 +50,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "top",
         "trace",
         "stat",
+        "maps",
         "check",
         "flags",
         "Examples:",

@@ -1,6 +1,7 @@
 //! JSON: one object a line. `docs/events.md` is the reference,
 //! `docs/event.schema.json` the schema.
 
+pub mod maps;
 mod report;
 mod verdict;
 

@@ -26,6 +26,16 @@ pub struct MalformedLine {
     pub line: String,
 }
 
+impl MalformedLine {
+    /// The line of this number, from 1.
+    pub(crate) fn new(number: usize, line: &[u8]) -> Self {
+        Self {
+            number,
+            line: String::from_utf8_lossy(line).into_owned(),
+        }
+    }
+}
+
 impl Snapshot {
     /// From the file's text.
     ///
@@ -39,14 +49,12 @@ impl Snapshot {
             .filter(|(_, line)| !line.ends_with(b" [vsyscall]"))
             .map(|(index, line)| {
                 vmas += 1;
-                let area = area(line).ok_or_else(|| MalformedLine {
-                    number: index + 1,
-                    line: String::from_utf8_lossy(line).into_owned(),
-                })?;
-                if line.ends_with(b" /dev/zero") {
-                    zero_file = area.1.file();
+                let line = Line::parse(line).ok_or_else(|| MalformedLine::new(index + 1, line))?;
+                let mapping = line.mapping();
+                if line.name == b"/dev/zero" {
+                    zero_file = mapping.file();
                 }
-                Ok(area)
+                Ok((line.range, mapping))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -58,7 +66,7 @@ impl Snapshot {
 }
 
 /// The lines without their ends.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     iter::from_fn(move || {
         let text = rest;
@@ -69,39 +77,82 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// `START-END PERMS OFFSET MAJ:MIN INODE NAME`, all but the inode in hex.
-fn area(line: &[u8]) -> Option<(Range<u64>, Mapping)> {
-    let (start, rest) = hex(line, b'-')?;
-    let (end, rest) = hex(rest, b' ')?;
-    let (&[read, write, execute, kind, space], rest) = rest.split_first_chunk()?;
-    let (offset, rest) = hex(rest, b' ')?;
-    let (major, rest) = hex(rest, b':')?;
-    let (minor, rest) = hex(rest, b' ')?;
-    let inode = decimal(rest)?;
+/// A line of `/proc/PID/maps`, one VMA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its addresses.
+    pub range: Range<u64>,
+    /// Its permissions.
+    pub prot: Prot,
+    /// Whether writes reach other mappings of the same pages.
+    pub shared: bool,
+    /// Where in the file it begins, bytes.
+    pub offset: u64,
+    /// The file's device, 0 for none.
+    pub dev: Dev,
+    /// The file's inode, 0 for none.
+    pub inode: u64,
+    /// The file's path, or a name such as `[heap]`; empty for none.
+    pub name: &'a [u8],
+}
 
-    let prot = bit(read, b'r', 1)? | bit(write, b'w', 2)? | bit(execute, b'x', 4)?;
-    let shared = match (kind, space) {
-        (b's', b' ') => true,
-        (b'p', b' ') => false,
-        _ => return None,
-    };
-    let dev = u32::try_from(major).ok()?.checked_mul(1 << 20)? | u32::try_from(minor).ok()?;
-    // [heap], [stack], [anon:...] and [vdso] are names, not files.
-    let backed = if dev == 0 && inode == 0 {
-        Backed::Anonymous
-    } else {
-        Backed::File {
+impl<'a> Line<'a> {
+    /// `START-END PERMS OFFSET MAJ:MIN INODE NAME`, all but the inode in hex;
+    /// `None` for any other line.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let (start, rest) = hex(line, b'-')?;
+        let (end, rest) = hex(rest, b' ')?;
+        let (&[read, write, execute, kind, space], rest) = rest.split_first_chunk()?;
+        let (offset, rest) = hex(rest, b' ')?;
+        let (major, rest) = hex(rest, b':')?;
+        let (minor, rest) = hex(rest, b' ')?;
+        let (inode, rest) = decimal(rest)?;
+
+        let prot = bit(read, b'r', 1)? | bit(write, b'w', 2)? | bit(execute, b'x', 4)?;
+        let shared = match (kind, space) {
+            (b's', b' ') => true,
+            (b'p', b' ') => false,
+            _ => return None,
+        };
+        let dev = u32::try_from(major).ok()?.checked_mul(1 << 20)? | u32::try_from(minor).ok()?;
+        (start < end).then_some(Self {
+            range: start..end,
+            prot: Prot(prot),
+            shared,
+            offset,
             dev: Dev(dev),
             inode,
-            offset,
+            name: rest.trim_ascii_start(),
+        })
+    }
+
+    /// Whether something that has a device or an inode is behind it. `[heap]`,
+    /// `[stack]`, `[anon:…]` and `[vdso]` are names, not files.
+    pub const fn has_file(&self) -> bool {
+        self.dev.0 != 0 || self.inode != 0
+    }
+
+    /// Its length in bytes.
+    pub const fn size_bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    fn mapping(&self) -> Mapping {
+        let backed = if self.has_file() {
+            Backed::File {
+                dev: self.dev,
+                inode: self.inode,
+                offset: self.offset,
+            }
+        } else {
+            Backed::Anonymous
+        };
+        Mapping {
+            prot: self.prot,
+            shared: self.shared,
+            backed,
         }
-    };
-    let mapping = Mapping {
-        prot: Prot(prot),
-        shared,
-        backed,
-    };
-    (start < end).then_some((start..end, mapping))
+    }
 }
 
 /// A permission's bit, 0 for `-`.
@@ -131,19 +182,19 @@ fn hex(line: &[u8], end: u8) -> Option<(u64, &[u8])> {
     None
 }
 
-/// A number that ends with a space or with the line.
-fn decimal(line: &[u8]) -> Option<u64> {
+/// A number that ends with a space or with the line, and what follows.
+fn decimal(line: &[u8]) -> Option<(u64, &[u8])> {
     let mut value: u64 = 0;
     for (index, &byte) in line.iter().enumerate() {
         match byte {
             b'0'..=b'9' => {
                 value = value.checked_mul(10)?.checked_add((byte - b'0').into())?;
             }
-            b' ' if index != 0 => return Some(value),
+            b' ' if index != 0 => return Some((value, line.get(index + 1..)?)),
             _ => return None,
         }
     }
-    (!line.is_empty()).then_some(value)
+    (!line.is_empty()).then_some((value, &[]))
 }
 
 #[cfg(test)]

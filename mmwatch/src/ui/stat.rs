@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{VMAS_HEADER, VMAS_WIDTH, backings, is_empty, vmas};
+use super::{Signed, VMAS_HEADER, VMAS_WIDTH, backings, is_empty, vmas};
 use crate::{
     churn::{OpSums, Report, Row},
     event::Op,
@@ -114,14 +114,4 @@ fn counts(out: &mut String, row: &Row) -> fmt::Result {
         Bytes(sums.unmapped_bytes),
         all.errors,
     )
-}
-
-/// A difference in bytes.
-struct Signed(i64);
-
-impl fmt::Display for Signed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { '-' } else { '+' };
-        write!(f, "{sign}{}", Bytes(self.0.unsigned_abs()))
-    }
 }

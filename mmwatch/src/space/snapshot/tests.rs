@@ -63,6 +63,36 @@ fn every_field_is_read() {
 }
 
 #[test]
+fn a_line_has_its_name_and_what_stands_before() {
+    let line = |text: &'static str| Line::parse(text.as_bytes()).unwrap();
+    let file =
+        line("1000-3000 r-xs 00003000 103:0123 42                         /bin/a b (deleted)");
+    assert_eq!(
+        file,
+        Line {
+            range: 0x1000..0x3000,
+            prot: Prot(5),
+            shared: true,
+            offset: 0x3000,
+            dev: Dev(0x103 << 20 | 0x123),
+            inode: 42,
+            name: b"/bin/a b (deleted)",
+        }
+    );
+    assert!(file.has_file());
+    assert_eq!(file.size_bytes(), 0x2000);
+    let heap = line("1000-2000 rw-p 00000000 00:00 0                          [heap]");
+    assert_eq!(heap.name, b"[heap]");
+    assert!(!heap.has_file());
+    for nameless in [
+        "1000-2000 rw-p 00000000 00:00 0 ",
+        "1000-2000 rw-p 00000000 00:00 0",
+    ] {
+        assert_eq!(line(nameless).name, b"");
+    }
+}
+
+#[test]
 fn vmas_that_are_alike_are_counted_apart() {
     let snapshot = parse(
         "1000-2000 rw-p 00000000 00:00 0 [heap]\n2000-3000 rw-p 00000000 00:00 0\n\

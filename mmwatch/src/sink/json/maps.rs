@@ -1,0 +1,288 @@
+//! An address space as one object, or what changed of it; `docs/maps.schema.json` is the schema.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{Hex, SCHEMA, as_text, lossy, write_line};
+use crate::{
+    event::Dev,
+    maps::{AddressSpace, Residency, Segment, Sum, Vma, diff::Difference},
+    space::Line,
+};
+
+/// Writes an address space as a line.
+///
+/// # Errors
+///
+/// What `to` says.
+pub fn write_space(to: &mut impl Write, space: &AddressSpace<'_>) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4096 + space.vmas.len() * 400);
+    write_line(&mut buffer, &SpaceLine::new(space))?;
+    to.write_all(&buffer)?;
+    to.flush()
+}
+
+/// Writes what changed as a line; `space` is the address space afterwards.
+///
+/// # Errors
+///
+/// What `to` says.
+pub fn write_changes(
+    to: &mut impl Write,
+    space: &AddressSpace<'_>,
+    changes: &[Difference<'_>],
+) -> io::Result<()> {
+    let line = ChangesLine {
+        schema: SCHEMA,
+        kind: "maps-diff",
+        pid: space.pid,
+        comm: space.comm.as_bytes(),
+        lock: space.lock.name(),
+        changes: changes.iter().map(ChangeFields::new).collect(),
+        total: space.total().into(),
+    };
+    let mut buffer = Vec::new();
+    write_line(&mut buffer, &line)?;
+    to.write_all(&buffer)?;
+    to.flush()
+}
+
+#[derive(Serialize)]
+struct ChangesLine<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pid: u32,
+    #[serde(serialize_with = "lossy")]
+    comm: &'a [u8],
+    lock: &'static str,
+    changes: Vec<ChangeFields<'a>>,
+    total: SumFields,
+}
+
+#[derive(Serialize)]
+struct ChangeFields<'a> {
+    change: &'static str,
+    delta_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<WasFields>,
+    #[serde(flatten)]
+    vma: VmaFields<'a>,
+}
+
+/// What a VMA was like that changed.
+#[derive(Serialize)]
+struct WasFields {
+    start: Hex,
+    end: Hex,
+    prot: &'static str,
+}
+
+impl<'a> ChangeFields<'a> {
+    fn new(difference: &Difference<'a>) -> Self {
+        Self {
+            change: difference.change.name(),
+            delta_bytes: difference.delta_bytes,
+            was: difference.was.map(|was| WasFields {
+                start: Hex(was.line.range.start),
+                end: Hex(was.line.range.end),
+                prot: was.line.prot.letters(),
+            }),
+            vma: VmaFields::new(difference.vma),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SpaceLine<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pid: u32,
+    #[serde(serialize_with = "lossy")]
+    comm: &'a [u8],
+    lock: &'static str,
+    vmas: Vec<VmaFields<'a>>,
+    segments: Vec<SegmentSum>,
+    backings: Vec<BackingSum>,
+    total: SumFields,
+}
+
+/// A VMA. Fields that are not known are left out.
+#[derive(Serialize)]
+struct VmaFields<'a> {
+    start: Hex,
+    end: Hex,
+    size_bytes: u64,
+    prot: &'static str,
+    shared: bool,
+    #[serde(flatten)]
+    segment: SegmentFields,
+    certainty: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<Lossy<'a>>,
+    backing: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Lossy<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<FileFields<'a>>,
+    #[serde(flatten)]
+    residency: Option<ResidencyFields>,
+}
+
+#[derive(Serialize)]
+struct SegmentFields {
+    segment: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct FileFields<'a> {
+    #[serde(serialize_with = "lossy")]
+    path: &'a [u8],
+    #[serde(serialize_with = "as_text")]
+    dev: Dev,
+    inode: u64,
+    offset_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct ResidencyFields {
+    resident_bytes: u64,
+    proportional_bytes: u64,
+    shared_bytes: u64,
+    private_bytes: u64,
+    swapped_bytes: u64,
+    huge_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SegmentSum {
+    #[serde(flatten)]
+    segment: SegmentFields,
+    #[serde(flatten)]
+    sum: SumFields,
+}
+
+#[derive(Serialize)]
+struct BackingSum {
+    backing: &'static str,
+    #[serde(flatten)]
+    sum: SumFields,
+}
+
+#[derive(Serialize)]
+struct SumFields {
+    vmas: u64,
+    size_bytes: u64,
+    #[serde(flatten)]
+    residency: Option<ResidencyFields>,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Lossy<'a>(#[serde(serialize_with = "lossy")] &'a [u8]);
+
+impl<'a> SpaceLine<'a> {
+    fn new(space: &'a AddressSpace<'a>) -> Self {
+        let segments = space.by_segment().into_iter();
+        let backings = space.by_backing().into_iter();
+        Self {
+            schema: SCHEMA,
+            kind: "maps",
+            pid: space.pid,
+            comm: space.comm.as_bytes(),
+            lock: space.lock.name(),
+            vmas: space.vmas.iter().map(VmaFields::new).collect(),
+            segments: segments
+                .map(|(segment, sum)| SegmentSum {
+                    segment: segment.into(),
+                    sum: sum.into(),
+                })
+                .collect(),
+            backings: backings
+                .map(|(backing, sum)| BackingSum {
+                    backing: backing.name(),
+                    sum: sum.into(),
+                })
+                .collect(),
+            total: space.total().into(),
+        }
+    }
+}
+
+impl<'a> VmaFields<'a> {
+    fn new(vma: &'a Vma<'a>) -> Self {
+        let line = &vma.line;
+        Self {
+            start: Hex(line.range.start),
+            end: Hex(line.range.end),
+            size_bytes: line.size_bytes(),
+            prot: line.prot.letters(),
+            shared: line.shared,
+            segment: vma.segment.into(),
+            certainty: vma.certainty.name(),
+            object: vma.object.map(Lossy),
+            backing: vma.backing.name(),
+            name: (!line.has_file() && !line.name.is_empty()).then_some(Lossy(line.name)),
+            file: line.has_file().then(|| FileFields::new(line)),
+            residency: vma.residency.map(Into::into),
+        }
+    }
+}
+
+impl<'a> FileFields<'a> {
+    const fn new(line: &Line<'a>) -> Self {
+        Self {
+            path: line.name,
+            dev: line.dev,
+            inode: line.inode,
+            offset_bytes: line.offset,
+        }
+    }
+}
+
+impl From<Segment> for SegmentFields {
+    fn from(segment: Segment) -> Self {
+        Self {
+            segment: segment.name(),
+            part: segment.part().map(|part| part.name()),
+        }
+    }
+}
+
+impl From<Residency> for ResidencyFields {
+    fn from(residency: Residency) -> Self {
+        let Residency {
+            resident_bytes,
+            proportional_bytes,
+            shared_bytes,
+            private_bytes,
+            swapped_bytes,
+            huge_bytes,
+        } = residency;
+        Self {
+            resident_bytes,
+            proportional_bytes,
+            shared_bytes,
+            private_bytes,
+            swapped_bytes,
+            huge_bytes,
+        }
+    }
+}
+
+impl From<Sum> for SumFields {
+    fn from(sum: Sum) -> Self {
+        Self {
+            vmas: sum.vmas,
+            size_bytes: sum.bytes,
+            residency: sum.residency.map(Into::into),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
