@@ -62,7 +62,7 @@ fn listed(thread: u64) -> Option<Listed> {
     if space::get(mm).is_none() && member_or_zero!(mm, mm_users: u32) != 0 {
         let state = space::born(size, tgid, start_boot_ns);
         // A hook may have been first, or the table be full: the look below tells.
-        let _ = SPACES.insert(mm, &state, u64::from(BPF_NOEXIST));
+        let _ = SPACES.insert(mm, state, u64::from(BPF_NOEXIST));
     }
     let credentials = member_or_zero!(leader, task_cred: u64);
     let mut row = Listed {
