@@ -205,15 +205,17 @@ fn stack_pointers(dir: &Path) -> io::Result<(Vec<u64>, bool)> {
     Ok((pointers, all))
 }
 
-/// Reads the headers of a mapped file: by its path as the process sees it, or
-/// where another file has that path now, through the mapping.
+/// Reads the headers of a mapped file: by its path as the process sees it. If
+/// another file has that path now, as the program that the process runs, or
+/// last, as it takes `mmap_lock`, through the mapping.
 fn read_object(dir: &Path, line: &Line<'_>, page_bytes: u64) -> Object {
     let by_path = open_regular(&path_in(dir, line.name), line.inode);
+    let as_program = || open_regular(&dir.join("exe"), line.inode);
     let by_mapping = || {
         let range = format!("{:x}-{:x}", line.range.start, line.range.end);
         open_regular(&dir.join("map_files").join(range), line.inode)
     };
-    match by_path.or_else(by_mapping) {
+    match by_path.or_else(as_program).or_else(by_mapping) {
         Some(file) => match Elf::parse(&ReadCache::new(file), page_bytes) {
             Some(elf) => Object::Elf(elf),
             None => Object::Other,
@@ -277,3 +279,6 @@ fn lock_of_maps() -> Lock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
