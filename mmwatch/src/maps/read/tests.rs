@@ -64,6 +64,15 @@ fn objects_are_read_below_the_processs_root() {
 }
 
 #[test]
+fn objects_of_a_chroot_are_read_below_the_own_root() {
+    let scratch = Scratch::new("chroot");
+    let inode = scratch.file("elsewhere/a.so", elf64(&LIBRARY));
+    let path = scratch.0.join("10/elsewhere/a.so");
+    scratch.file("maps", code(inode, path.to_str().unwrap()));
+    assert_eq!(scratch.segments(), [(LIBRARY_TEXT, Certainty::Known)]);
+}
+
+#[test]
 fn another_file_of_that_path_is_not_read() {
     let scratch = Scratch::new("other");
     let inode = scratch.file("root/lib/a.so", elf64(&LIBRARY));
