@@ -37,9 +37,13 @@ impl Still {
         }
     }
 
-    /// `cat`, which has copied a line.
     fn cat() -> Self {
-        let mut child = Command::new("/bin/cat")
+        Self::echo(&mut Command::new("/bin/cat"))
+    }
+
+    /// A child that copies its input, and has copied a line.
+    fn echo(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -327,6 +331,20 @@ fn shared_memory_threads_and_code_are_told() {
     assert_eq!(guard["segment"], "guard");
     assert_eq!(guard["end"], stack["start"]);
     assert_eq!(stack["backing"], "private-anonymous");
+}
+
+#[test]
+fn a_program_whose_file_is_gone_is_known_still() {
+    let copy = std::env::temp_dir().join(format!("mmwatch-maps-{}-cat", std::process::id()));
+    fs::copy("/bin/cat", &copy).unwrap();
+    let cat = Still::echo(&mut Command::new(&copy));
+    fs::remove_file(&copy).unwrap();
+    let space = explained(cat.pid(), &[]);
+    let parts = of_object(&space, "(deleted)");
+    for part in ["text", "rodata", "relro", "data"] {
+        assert!(parts.iter().any(|got| got == part), "{part}: {parts:?}");
+    }
+    assert!(vmas(&space).iter().all(|vma| vma["certainty"] == "known"));
 }
 
 #[test]

@@ -4,10 +4,11 @@
 //! take the process's `mmap_lock` on every kernel; `maps` did so up to 6.16.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     os::unix::{
-        ffi::{OsStrExt as _, OsStringExt as _},
+        ffi::OsStringExt as _,
         fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -205,15 +206,23 @@ fn stack_pointers(dir: &Path) -> io::Result<(Vec<u64>, bool)> {
     Ok((pointers, all))
 }
 
-/// Reads the headers of a mapped file: by its path as the process sees it, or
-/// where another file has that path now, through the mapping.
+/// Reads the headers of a mapped file: by its path below the root of the
+/// process, which is right for containers, or below mmwatch's own, which is for
+/// a chroot; where another file has that path now, as the program that the
+/// process runs, or last, as that takes `mmap_lock`, through the mapping.
 fn read_object(dir: &Path, line: &Line<'_>, page_bytes: u64) -> Object {
-    let by_path = open_regular(&path_in(dir, line.name), line.inode);
+    let open = |path: &Path| open_regular(path, line.inode);
+    let path = unescaped(line.name);
+    let in_root = || open(&dir.join("root").join(path.strip_prefix("/").ok()?));
     let by_mapping = || {
         let range = format!("{:x}-{:x}", line.range.start, line.range.end);
-        open_regular(&dir.join("map_files").join(range), line.inode)
+        open(&dir.join("map_files").join(range))
     };
-    match by_path.or_else(by_mapping) {
+    let file = in_root()
+        .or_else(|| open(&path))
+        .or_else(|| open(&dir.join("exe")))
+        .or_else(by_mapping);
+    match file {
         Some(file) => match Elf::parse(&ReadCache::new(file), page_bytes) {
             Some(elf) => Object::Elf(elf),
             None => Object::Other,
@@ -222,27 +231,21 @@ fn read_object(dir: &Path, line: &Line<'_>, page_bytes: u64) -> Object {
     }
 }
 
-/// A path of `/proc/PID/maps` below the root directory of the process.
-fn path_in(dir: &Path, name: &[u8]) -> PathBuf {
+/// A path of `/proc/PID/maps`.
+fn unescaped(name: &[u8]) -> PathBuf {
     // The kernel writes newlines so.
     const NEWLINE: &[u8] = b"\\012";
     let mut path = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, after)) = rest.split_first() {
-        match rest.strip_prefix(NEWLINE) {
-            Some(after) => {
-                path.push(b'\n');
-                rest = after;
-            }
-            None => {
-                path.push(first);
-                rest = after;
-            }
-        }
+        let (byte, after) = match rest.strip_prefix(NEWLINE) {
+            Some(after) => (b'\n', after),
+            None => (first, after),
+        };
+        path.push(byte);
+        rest = after;
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(&path));
-    dir.join("root")
-        .join(path.strip_prefix("/").unwrap_or(path))
+    OsString::from_vec(path).into()
 }
 
 /// Opens a file, if it is the one that is wanted. Nothing else is opened: not
@@ -277,3 +280,6 @@ fn lock_of_maps() -> Lock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

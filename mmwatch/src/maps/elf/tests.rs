@@ -44,6 +44,43 @@ pub(crate) fn elf64(headers: &[Header]) -> Vec<u8> {
     bytes
 }
 
+/// As [`elf64`], of 32 bits.
+fn elf32(headers: &[Header]) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(elf::ET_DYN.to_le_bytes());
+    bytes.extend(elf::EM_386.to_le_bytes());
+    for word in [1_u32, 0x2000, 52, 0, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for half in [52, 32, u16::try_from(headers.len()).unwrap(), 0, 0, 0] {
+        bytes.extend(half.to_le_bytes());
+    }
+    for &(kind, flags, offset, addr, file_bytes, memory_bytes) in headers {
+        let narrow = |word| u32::try_from(word).unwrap();
+        let [offset, addr] = [offset, addr].map(narrow);
+        let [file_bytes, memory_bytes] = [file_bytes, memory_bytes].map(narrow);
+        for word in [
+            kind,
+            offset,
+            addr,
+            addr,
+            file_bytes,
+            memory_bytes,
+            flags,
+            4096,
+        ] {
+            bytes.extend(word.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn an_object_of_32_bits_has_the_same_parts() {
+    let narrow = Elf::parse(elf32(&LIBRARY).as_slice(), PAGE);
+    assert_eq!(narrow, Some(object(&LIBRARY)));
+}
+
 pub(crate) fn object(headers: &[Header]) -> Elf {
     Elf::parse(elf64(headers).as_slice(), PAGE).unwrap()
 }
