@@ -2,9 +2,10 @@
 //! depend on what the ring buffer took.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    mem::offset_of,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -428,6 +429,16 @@ fn entries<K: Pod, V: Pod>(mmwatch: u32, name: &str) -> Vec<(K, V)> {
     map.iter().filter_map(Result::ok).collect()
 }
 
+/// Id and start of the process that owns an address space.
+fn owner(state: &[u8; size_of::<State>()]) -> (u32, u64) {
+    let tgid = offset_of!(State, owner_tgid);
+    let start = offset_of!(State, owner_start_boot_ns);
+    (
+        u32::from_ne_bytes(state[tgid..tgid + 4].try_into().unwrap()),
+        u64::from_ne_bytes(state[start..start + 8].try_into().unwrap()),
+    )
+}
+
 /// What ended leaves nothing in the kernel's tables but its sums, which say so.
 pub fn the_ended_leave_nothing_behind(backend: &str) {
     if super::limit(backend, "end of an address space") {
@@ -454,18 +465,27 @@ pub fn the_ended_leave_nothing_behind(backend: &str) {
         assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended early");
     }
     let pid = child.id();
-    let spaces = entries::<u64, [u8; size_of::<State>()]>(pid, "SPACES").len();
+    let spaces = entries::<u64, [u8; size_of::<State>()]>(pid, "SPACES");
     let listed = entries::<u32, u64>(pid, "TGIDS").len();
     let sections = entries::<u32, [u8; SECTION_BYTES]>(pid, "SECTIONS").len();
     let processes = entries::<ProcessKey, Process>(pid, "PROCESSES");
-    let ended = processes.iter().filter(|(_, process)| process.ended == 1);
-    let ended = ended.count();
+    let ended: HashSet<_> = processes
+        .iter()
+        .filter(|(_, process)| process.ended == 1)
+        .map(|(key, _)| (key.tgid, key.start_boot_ns))
+        .collect();
     drop(child.stdin.take());
     child.wait().unwrap();
 
-    assert!(ended >= LIVES - 10, "{ended} ended");
+    assert!(ended.len() >= LIVES - 10, "{} ended", ended.len());
+    // Addresses come again, so that few entries are no proof.
+    let kept = spaces
+        .iter()
+        .filter(|(_, state)| ended.contains(&owner(state)))
+        .count();
+    assert_eq!(kept, 0, "address spaces of {} processes", ended.len());
     let few = LIVES / 10;
-    assert!(spaces < few, "{spaces} address spaces");
+    assert!(spaces.len() < few, "{} address spaces", spaces.len());
     assert!(listed < few, "{listed} ids");
     assert!(sections < few, "{sections} sections");
 }

@@ -149,6 +149,19 @@ pub fn a_process_is_followed_from_fork_to_exit(backend: &str) {
     );
     assert!(exec[0]["vmas"].as_u64().unwrap() > 3, "{}", exec[0]);
 
+    // Its section comes after those in which the loader mapped it.
+    let loaded = trace
+        .events
+        .iter()
+        .take_while(|event| event["seq"] != exec[0]["seq"])
+        .filter(|event| event["pid"] == exec[0]["pid"] && event["op"] != "exit")
+        .filter(|event| event["cause"] == "exec")
+        .filter_map(|event| event["section"].as_u64())
+        .max();
+    if loaded.is_some() {
+        assert!(exec[0]["section"].as_u64() > loaded, "{loaded:?}");
+    }
+
     let shell = &exec[0]["pid"];
     let children: Vec<_> = trace
         .of("fork")

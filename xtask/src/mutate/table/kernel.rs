@@ -370,7 +370,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         r"            state.sections += 1;
 ",
         "",
-        Test::Kernel("random_operations_leave_no_difference"),
+        Test::Kernel("a_process_is_followed_from_fork_to_exit"),
     ),
     mutation(
         "address spaces that ended are kept",
