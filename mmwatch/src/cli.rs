@@ -138,13 +138,14 @@ Examples:
     ///
     /// The columns of /proc/PID/maps, then the segment that each VMA is, its
     /// backing and its size, and the sums of both. `?` marks what is guessed.
-    /// Needs no BPF. docs/maps.md explains each field.
+    /// Needs no BPF, but for --watch. docs/maps.md explains each field.
     #[command(after_help = "\
 Examples:
   mmwatch maps 1234               every VMA of a process, and sums
   mmwatch maps --picture $$       the shell's address space on one screen
   mmwatch maps --smaps 1234       what of it is in memory, too
   mmwatch maps --diff 10 1234     what changes in ten seconds
+  mmwatch maps --watch 5 1234     who maps it, every five seconds
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// What this kernel and these privileges allow; attaches nothing
@@ -242,12 +243,22 @@ pub struct MapsArgs {
     /// What appears, vanishes, grows and changes within this time, instead of what is there
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture"])]
     pub diff: Option<Duration>,
+    /// Also the age of each mapping, who made it and what was done to it since: a table every
+    /// TIME, until Ctrl-C or the process's end; needs BPF
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture", "diff"])]
+    pub watch: Option<Duration>,
+    /// With --watch: end after this time
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, requires = "watch")]
+    pub duration: Option<Duration>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,
     /// Form of the output
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, help_heading = "Output")]
     pub output: OutputArg,
+    /// Flags on how to get at the kernel.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// Flags of `check`.

@@ -2,11 +2,12 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`segment`] and [`diff`], is pure.
+//! and in [`clues`], [`elf`], [`segment`], [`diff`] and [`history`], is pure.
 
 pub mod clues;
 pub mod diff;
 pub mod elf;
+pub mod history;
 pub mod read;
 pub mod segment;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 pub use self::{
     elf::Part,
+    history::{Deed, History, Life},
     segment::{Certainty, Segment},
 };
 use crate::{
@@ -32,6 +34,19 @@ pub struct AddressSpace<'a> {
     pub lock: Lock,
     /// All of it, in the order of addresses.
     pub vmas: Vec<Vma<'a>>,
+    /// The watch that tells what became of it, if there is one.
+    pub watch: Option<Watch>,
+}
+
+/// The time that an address space was watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Since when, ns of the boot clock.
+    pub since_boot_ns: u64,
+    /// Until when: the moment of the look.
+    pub now_boot_ns: u64,
+    /// Events that were lost, and what they would have told with them.
+    pub lost_events: u64,
 }
 
 /// One VMA.
@@ -49,6 +64,9 @@ pub struct Vma<'a> {
     pub backing: Backing,
     /// What of it is in memory, where that was asked for.
     pub residency: Option<Residency>,
+    /// What became of it while it was watched, by address: of a VMA that the
+    /// kernel merged, one for each of its parts. Empty for what nobody touched.
+    pub lives: Vec<Life>,
 }
 
 /// What of a mapping is in memory, bytes, by `/proc/PID/smaps`.

@@ -10,7 +10,9 @@ use std::{
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
-    cli::{Cli, CliCommand, HooksArg, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
+    cli::{
+        Cli, CliCommand, HooksArg, KernelArgs, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs,
+    },
     error::{Error, Result},
     event::{Backing, Op},
     flags::Question,
@@ -118,13 +120,20 @@ pub enum View {
         /// Time between two rounds.
         interval: Duration,
     },
+    /// What is mapped, and what became of it.
+    Maps {
+        /// Of which process.
+        pid: u32,
+        /// Time between two looks.
+        interval: Duration,
+    },
 }
 
 impl View {
     /// Whether it shows what single events tell; sums are kept in the kernel.
     const fn needs_events(self) -> bool {
         match self {
-            Self::Trace | Self::Verify { .. } => true,
+            Self::Trace | Self::Verify { .. } | Self::Maps { .. } => true,
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
@@ -174,7 +183,13 @@ impl Task {
                         .map_err(usage)?,
                 });
             }
-            CliCommand::Maps(args) => return maps(args, system).map(Self::Maps),
+            CliCommand::Maps(args) => {
+                let maps = maps(&args, system)?;
+                match (args.watch, maps.pids.as_slice()) {
+                    (Some(interval), &[pid]) => watch_maps(args, pid, interval)?,
+                    _ => return Ok(Self::Maps(maps)),
+                }
+            }
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
@@ -184,26 +199,24 @@ impl Task {
     }
 }
 
-fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
-    let MapsArgs {
-        pid: pids,
-        smaps,
-        diff,
-        picture,
-        output,
-    } = args;
-    let form = output.into();
-    if diff.is_some() && pids.len() > 1 {
-        return Err(usage(
-            "--diff looks at one process at a time; leave the others out",
-        ));
+fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
+    let form = args.output.into();
+    for (option, is_given) in [
+        ("--diff", args.diff.is_some()),
+        ("--watch", args.watch.is_some()),
+    ] {
+        if is_given && args.pid.len() > 1 {
+            return Err(usage(format!(
+                "{option} looks at one process at a time; leave the others out"
+            )));
+        }
     }
-    if picture && form == Form::Json {
+    if args.picture && form == Form::Json {
         return Err(usage(
             "--picture is for people and -o json for programs; leave one of them out",
         ));
     }
-    for &pid in &pids {
+    for &pid in &args.pid {
         if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
             return Err(usage(format!(
                 "{pid} is a thread of process {tgid}, and its mappings are the process's; use \
@@ -213,15 +226,30 @@ fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
         check_pid(pid, &system.proc)?;
     }
     Ok(Maps {
-        pids,
-        source: if smaps { Source::Smaps } else { Source::Maps },
+        pids: args.pid.clone(),
+        source: if args.smaps {
+            Source::Smaps
+        } else {
+            Source::Maps
+        },
         form,
-        shown: match diff {
+        shown: match args.diff {
             Some(time) => Shown::Changes(time),
-            None if picture => Shown::Picture,
+            None if args.picture => Shown::Picture,
             None => Shown::Vmas,
         },
     })
+}
+
+fn watch_maps(args: MapsArgs, pid: u32, interval: Duration) -> Result<(View, WatchArgs)> {
+    if interval < MIN_INTERVAL {
+        return Err(usage("--watch must be at least 10ms"));
+    }
+    let watch = WatchArgs {
+        duration: args.duration,
+        ..WatchArgs::everything(args.pid, args.output, args.kernel)
+    };
+    Ok((View::Maps { pid, interval }, watch))
 }
 
 fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
@@ -254,20 +282,30 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
         return Err(usage("--interval must be at least 10ms"));
     }
     let watch = WatchArgs {
-        pid,
-        // All that a model is made of.
-        comm: None,
-        uid: None,
-        op: Vec::new(),
-        min_size: None,
-        backing: Vec::new(),
-        failed: false,
         duration: duration.or_else(|| cmd.is_empty().then_some(VERIFY)),
-        output,
-        kernel,
         cmd,
+        ..WatchArgs::everything(pid, output, kernel)
     };
     Ok((View::Verify { interval }, watch))
+}
+
+impl WatchArgs {
+    /// All that a model is made of, without an end.
+    const fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
+        Self {
+            pid,
+            comm: None,
+            uid: None,
+            op: Vec::new(),
+            min_size: None,
+            backing: Vec::new(),
+            failed: false,
+            duration: None,
+            output,
+            kernel,
+            cmd: Vec::new(),
+        }
+    }
 }
 
 impl Options {

@@ -4,13 +4,13 @@
 //! command's end, a closed output) goes the same way out: stop the kernel
 //! programs, read what is left, report, close the sinks.
 
+mod signals;
+
 use std::{io, thread, time::Duration};
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
+use self::signals::{Request, Signals};
 use crate::{
     churn::Churn,
     clock::boot_ns,
@@ -20,6 +20,7 @@ use crate::{
     explain::explain,
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
+    maps::{self, History, read::Reading},
     process::{Proc, RecentLimits, page_bytes},
     sink::Sink,
     source::Source,
@@ -85,13 +86,48 @@ pub enum Work {
         /// Time between rounds.
         interval: Duration,
     },
+    /// What is mapped, and what became of it, at each look.
+    Maps {
+        /// Of which process.
+        pid: u32,
+        /// Time between looks.
+        interval: Duration,
+    },
 }
 
 /// The state of a [`Work`].
 enum Desk {
     Events,
-    Sums { churn: Box<Churn>, rows: usize },
+    Sums {
+        churn: Box<Churn>,
+        rows: usize,
+    },
     Verify(Box<Verifier>),
+    Maps {
+        pid: u32,
+        since_boot_ns: u64,
+        history: Box<History>,
+    },
+}
+
+impl Desk {
+    /// What the ledger calls it where it takes the events itself.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Sums { .. } => "sums",
+            Self::Verify(_) => "verify",
+            Self::Maps { .. } => "maps",
+        }
+    }
+
+    /// Whether there is nothing left to watch.
+    const fn is_done(&self) -> bool {
+        match self {
+            Self::Events | Self::Sums { .. } | Self::Verify(_) => false,
+            Self::Maps { history, .. } => history.has_ended(),
+        }
+    }
 }
 
 /// Why the watch ended.
@@ -123,6 +159,11 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
                 rows,
             },
             Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
+            Work::Maps { pid, .. } => Desk::Maps {
+                pid,
+                since_boot_ns: boot_ns()?,
+                history: Box::default(),
+            },
         },
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
@@ -134,6 +175,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         Work::Events => (None, None),
         Work::Sums { interval, .. } => (interval, Some(LOOK)),
         Work::Verify { interval } => (Some(interval), Some(HEAL)),
+        Work::Maps { interval, .. } => (Some(interval), None),
     };
 
     let end = watch
@@ -147,7 +189,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
     };
     let different = match &watch.desk {
         Desk::Verify(verifier) => verifier.differences() > 0,
-        Desk::Events | Desk::Sums { .. } => false,
+        Desk::Events | Desk::Sums { .. } | Desk::Maps { .. } => false,
     };
     drop(watch);
 
@@ -244,7 +286,7 @@ impl<S: Source> Watch<S> {
                 }
                 () = tokio::task::yield_now(), if more => more = self.read()?,
             }
-            if self.output_closed {
+            if self.output_closed || self.desk.is_done() {
                 return Ok(End::Asked);
             }
         }
@@ -277,6 +319,10 @@ impl<S: Source> Watch<S> {
                 // It takes all there is, and cannot stall.
                 Desk::Verify(verifier) => {
                     verifier.note(&event);
+                    self.noted += 1;
+                }
+                Desk::Maps { history, .. } => {
+                    history.note(&event);
                     self.noted += 1;
                 }
                 Desk::Events | Desk::Sums { .. } => {
@@ -315,7 +361,7 @@ impl<S: Source> Watch<S> {
     /// Looks at what the kernel keeps.
     fn look(&mut self) -> Result<()> {
         match &mut self.desk {
-            Desk::Events => {}
+            Desk::Events | Desk::Maps { .. } => {}
             Desk::Sums { churn, .. } => {
                 // The sums before the list: see `Churn::update`.
                 let sums = self.source.sums()?;
@@ -416,6 +462,7 @@ impl<S: Source> Watch<S> {
             // Detached, the programs tell nothing of what goes on meanwhile.
             Desk::Verify(_) if closed => return Ok(()),
             Desk::Verify(_) => self.compare(closed)?,
+            Desk::Maps { .. } => self.explain(closed)?,
         }
         let ledger = self.ledger(closed)?;
         if let Desk::Sums { churn, rows } = &mut self.desk {
@@ -424,6 +471,39 @@ impl<S: Source> Watch<S> {
             self.written(result)?;
         }
         self.flush()
+    }
+
+    /// Tells what is mapped, and what became of it.
+    fn explain(&mut self, closed: bool) -> Result<()> {
+        let &Desk::Maps { pid, .. } = &self.desk else {
+            return Ok(());
+        };
+        let reading = match Reading::take(&self.proc, pid, maps::read::Source::Maps) {
+            // It ended, which its last event has said or will say.
+            Err(_) if self.proc.maps(pid)?.is_none_or(|text| text.is_empty()) => return Ok(()),
+            reading => reading?,
+        };
+        // After the reading, so that nothing is in it that is not told of.
+        self.drain()?;
+        let lost_events = self.ledger(closed)?.lost();
+        let Desk::Maps {
+            since_boot_ns,
+            history,
+            ..
+        } = &mut self.desk
+        else {
+            return Ok(());
+        };
+        history.apply();
+        let mut space = reading.space()?;
+        maps::history::add_history(&mut space.vmas, history);
+        space.watch = Some(maps::Watch {
+            since_boot_ns: *since_boot_ns,
+            now_boot_ns: boot_ns()?,
+            lost_events,
+        });
+        let result = self.sink.space(&space);
+        self.written(result)
     }
 
     /// After the programs were stopped: reads what is left, reports, closes.
@@ -441,8 +521,8 @@ impl<S: Source> Watch<S> {
             received: self.received,
             sinks: vec![match &self.desk {
                 Desk::Events | Desk::Sums { .. } => self.sink.counters(),
-                Desk::Verify(_) => SinkCounters {
-                    sink: "verify",
+                Desk::Verify(_) | Desk::Maps { .. } => SinkCounters {
+                    sink: self.desk.name(),
                     delivered: self.noted,
                     dropped: 0,
                 },
@@ -497,35 +577,6 @@ async fn when<T, F: Future>(value: Option<T>, future: impl FnOnce(T) -> F) -> F:
     match value {
         Some(value) => future(value).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug)]
-enum Request {
-    Interrupt,
-    Terminate,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(Error::io("listening for signals"));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> Request {
-        tokio::select! {
-            _ = self.interrupt.recv() => Request::Interrupt,
-            _ = self.terminate.recv() => Request::Terminate,
-        }
     }
 }
 

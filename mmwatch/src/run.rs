@@ -29,7 +29,7 @@ use crate::{
     sink::{
         Sink,
         json::{self, Json, SCHEMA},
-        text::{Rounds, Tables, Trace},
+        text::{Rounds, Spaces, Tables, Trace},
     },
     text::Escaped,
     ui,
@@ -74,6 +74,7 @@ fn watch(options: Options) -> Result<u8> {
                 rows,
             },
             View::Verify { interval } => Work::Verify { interval },
+            View::Maps { pid, interval } => Work::Maps { pid, interval },
         },
         duration: options.duration,
         command,
@@ -94,9 +95,7 @@ fn give_back() {
 
 fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
     match (options.form, options.view) {
-        (Form::Json, View::Trace | View::Top { .. } | View::Stat { .. } | View::Verify { .. }) => {
-            Box::new(Json::new(io::stdout().lock(), clock))
-        }
+        (Form::Json, _) => Box::new(Json::new(io::stdout().lock(), clock)),
         (Form::Text, View::Trace) => Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock)),
         (Form::Text, View::Top { .. }) => Box::new(Tables::new(
             io::stdout().lock(),
@@ -108,6 +107,7 @@ fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
             Box::new(Rounds::new(io::stderr(), clock))
         }
         (Form::Text, View::Verify { .. }) => Box::new(Rounds::new(io::stdout().lock(), clock)),
+        (Form::Text, View::Maps { .. }) => Box::new(Spaces::new(io::stdout().lock())),
         (Form::Text, View::Stat { .. }) => {
             let subject = subject(options);
             let draw =

@@ -9,6 +9,7 @@ use crate::{
     churn::Report,
     event::Event,
     ledger::{Ledger, SinkCounters},
+    maps::AddressSpace,
     verify::Round,
 };
 
@@ -25,6 +26,9 @@ pub trait Sink {
 
     /// A round of `verify`.
     fn round(&mut self, round: &Round, ledger: &Ledger) -> io::Result<()>;
+
+    /// An address space at a moment.
+    fn space(&mut self, space: &AddressSpace<'_>) -> io::Result<()>;
 
     /// Hands on what is still buffered.
     fn flush(&mut self) -> io::Result<()>;

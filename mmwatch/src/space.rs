@@ -15,6 +15,7 @@ pub mod snapshot;
 
 use rustc_hash::FxHashMap;
 
+pub(crate) use self::change::Change;
 pub use self::{
     model::{Healed, Read, Reason, Space},
     ranges::{Backed, Difference, Mapping, Ranges},

@@ -473,6 +473,10 @@ fn what_cannot_be_explained_is_named() {
     assert_refused(&["1", "--picture", "--smaps"], 2, &["--smaps"]);
     assert_refused(&["1", "--picture", "--diff", "1"], 2, &["--diff"]);
     assert_refused(&["1", "1", "--diff", "1"], 2, &["--diff"]);
+    assert_refused(&["1", "1", "--watch", "1"], 2, &["--watch"]);
+    assert_refused(&["1", "--watch", "1ms"], 2, &["--watch", "10ms"]);
+    assert_refused(&["1", "--watch", "1", "--smaps"], 2, &["--smaps"]);
+    assert_refused(&["1", "--duration", "1"], 2, &["--watch"]);
 
     // A child that ended, and that nobody asked for yet.
     let mut child = Command::new("/bin/true").spawn().unwrap();

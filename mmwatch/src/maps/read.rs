@@ -118,6 +118,7 @@ impl Reading {
             comm: self.comm,
             lock: self.lock,
             vmas,
+            watch: None,
         })
     }
 }

@@ -258,6 +258,7 @@ pub fn classify<'a>(lines: Vec<Line<'a>>, clues: &Clues) -> Vec<Vma<'a>> {
             certainty,
             object: verdict.object,
             residency: None,
+            lives: Vec::new(),
         }
     })
     .collect()

@@ -30,6 +30,7 @@ fn space(vmas: Vec<Vma<'_>>) -> AddressSpace<'_> {
         comm: Comm::new([0; _]),
         lock: Lock::PerVma,
         vmas,
+        watch: None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     event::{Event, Op},
     launch,
     ledger::SinkCounters,
+    maps::AddressSpace,
     sample,
     source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums},
     verify::Round,
@@ -145,6 +146,10 @@ impl Sink for Memo {
     }
 
     fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::{
     explain::Reason,
     flags::{Errno, MapFlags, Name, RemapFlags, advice_name},
     ledger::{Ledger, LedgerJson, SinkCounters},
+    maps::AddressSpace,
     verify::Round,
 };
 
@@ -56,6 +57,11 @@ impl<W: Write> Sink for Json<W> {
 
     fn round(&mut self, round: &Round, ledger: &Ledger) -> io::Result<()> {
         let line = verdict::VerdictLine::new(self.clock, round, ledger);
+        self.output.lines(|buffer| write_line(buffer, &line))
+    }
+
+    fn space(&mut self, space: &AddressSpace<'_>) -> io::Result<()> {
+        let line = maps::SpaceLine::new(space);
         self.output.lines(|buffer| write_line(buffer, &line))
     }
 

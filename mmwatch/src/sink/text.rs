@@ -1,19 +1,21 @@
 //! Text for people: a line per event, or what [`ui`](crate::ui) draws.
 
 mod rounds;
+mod spaces;
 
 use std::{
     fmt,
     io::{self, Write},
 };
 
-pub use self::rounds::Rounds;
+pub use self::{rounds::Rounds, spaces::Spaces};
 use super::{Output, Sink};
 use crate::{
     churn::Report,
     clock::WallClock,
     event::{Cause, Event, Op, What},
     ledger::{Ledger, SinkCounters},
+    maps::AddressSpace,
     text::{Bytes, Escaped},
     verify::Round,
 };
@@ -51,6 +53,10 @@ impl<W: Write, L: Write> Sink for Trace<W, L> {
     }
 
     fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -96,6 +102,10 @@ impl<W: Write> Sink for Tables<W> {
     }
 
     fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
         Ok(())
     }
 

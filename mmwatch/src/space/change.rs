@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// What one event changed. Ranges are addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Nothing that the ranges tell.
     Nothing,
     /// Something was mapped, whatever was there before.
@@ -56,7 +56,7 @@ pub(super) enum Change {
 
 impl Change {
     /// What an event of a section changed.
-    pub(super) fn of(event: &Event) -> Self {
+    pub(crate) fn of(event: &Event) -> Self {
         let change = match &event.what {
             What::Map(map) => Self::map(event, map),
             What::Unmap(unmap) => Self::unmap(event, unmap),

@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use super::Signed;
 use crate::{
     maps::{
-        AddressSpace, Certainty, Lock, Residency, Sum, Vma,
+        AddressSpace, Certainty, Deed, Life, Lock, Residency, Sum, Vma, Watch,
         diff::{Change, Difference},
     },
-    text::{Bytes, Escaped},
+    text::{Bytes, Escaped, Nanos},
 };
 
 /// Every VMA, the sums by segment and by backing, and what reading took.
@@ -42,9 +42,12 @@ fn tables(out: &mut String, space: &AddressSpace<'_>) -> fmt::Result {
         "ADDRESS", "PERM", "OFFSET", "DEV", "INODE", "SEGMENT", "BACKING", "SIZE"
     )?;
     header(out, details)?;
+    if space.watch.is_some() {
+        write!(out, " {:>8} {:<28} {:<20}", "AGE", "MADE BY", "CHANGES")?;
+    }
     writeln!(out, " NAME")?;
     for vma in &space.vmas {
-        row(out, vma)?;
+        row(out, vma, space.watch.as_ref())?;
     }
 
     write!(out, "\n{:<19} {:>6} {:>9}", "SEGMENT", "VMAS", "SIZE")?;
@@ -68,6 +71,17 @@ fn tables(out: &mut String, space: &AddressSpace<'_>) -> fmt::Result {
     out.write_char('\n')?;
     if guessed {
         writeln!(out, "?: guessed; docs/maps.md says by what.")?;
+    }
+    if let Some(watch) = &space.watch {
+        let watched = Nanos(watch.now_boot_ns.saturating_sub(watch.since_boot_ns));
+        write!(out, "Watched for {watched}")?;
+        match watch.lost_events {
+            0 => writeln!(out, ".")?,
+            lost => writeln!(
+                out,
+                "; {lost} events were lost, so that some ages are of what was there before."
+            )?,
+        }
     }
     writeln!(out, "{}", took(space.lock))
 }
@@ -143,7 +157,7 @@ fn details(out: &mut String, residency: Option<&Residency>) -> fmt::Result {
     Ok(())
 }
 
-fn row(out: &mut String, vma: &Vma<'_>) -> fmt::Result {
+fn row(out: &mut String, vma: &Vma<'_>, watch: Option<&Watch>) -> fmt::Result {
     let line = &vma.line;
     write!(
         out,
@@ -159,7 +173,37 @@ fn row(out: &mut String, vma: &Vma<'_>) -> fmt::Result {
         Bytes(line.size_bytes()),
     )?;
     details(out, vma.residency.as_ref())?;
+    if let Some(watch) = watch {
+        lives(out, &vma.lives, watch.now_boot_ns)?;
+    }
     name(out, vma)
+}
+
+/// What became of a VMA: of its youngest part who made it, and what was done last.
+fn lives(out: &mut String, lives: &[Life], now_boot_ns: u64) -> fmt::Result {
+    let age = |deed: &Deed| Nanos(now_boot_ns.saturating_sub(deed.boot_ns));
+    let made = lives.iter().filter_map(|life| life.made.as_ref());
+    match made.clone().max_by_key(|deed| deed.boot_ns) {
+        Some(deed) => {
+            let comm = Escaped(deed.comm.as_bytes());
+            let mut by = format!("{} {} {comm}", deed.cause.name(), deed.tid);
+            let parts = made.count();
+            if parts > 1 {
+                write!(by, " +{}", parts - 1)?;
+            }
+            write!(out, " {:>8} {by:<28}", age(deed))?;
+        }
+        None => write!(out, " {:>8} {:<28}", "-", "-")?,
+    }
+    let changed = lives.iter().filter_map(|life| life.last_change.as_ref());
+    match changed.max_by_key(|deed| deed.boot_ns) {
+        Some(deed) => {
+            let count: u64 = lives.iter().map(|life| life.changes).sum();
+            let changes = format!("{count}, {} {}", deed.cause.name(), age(deed));
+            write!(out, " {changes:<20}")
+        }
+        None => write!(out, " {:<20}", "-"),
+    }
 }
 
 fn range(vma: &Vma<'_>) -> String {

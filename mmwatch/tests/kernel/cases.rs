@@ -2,6 +2,7 @@
 
 mod agent;
 mod exact;
+mod scenes;
 mod watching;
 
 use std::{
@@ -68,6 +69,26 @@ pub const WATCHING: &[(&str, Case)] = &[
         watching::a_backing_is_let_through_whole,
     ),
     (
+        "a_file_is_written_through_memory",
+        scenes::a_file_is_written_through_memory,
+    ),
+    (
+        "a_file_is_read_through_memory",
+        scenes::a_file_is_read_through_memory,
+    ),
+    (
+        "a_mapping_takes_another_s_place_only_by_force",
+        scenes::a_mapping_takes_another_s_place_only_by_force,
+    ),
+    (
+        "a_program_is_linked_before_it_runs",
+        scenes::a_program_is_linked_before_it_runs,
+    ),
+    (
+        "a_mapping_s_age_and_changes_are_told",
+        scenes::a_mapping_s_age_and_changes_are_told,
+    ),
+    (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
     ),
@@ -99,6 +120,10 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "nobody_else_s_operations_come_with_a_user",
         agent::nobody_else_s_operations_come_with_a_user,
+    ),
+    (
+        "every_row_of_a_program_has_a_name",
+        scenes::every_row_of_a_program_has_a_name,
     ),
     (
         "filters_let_through_what_they_say",

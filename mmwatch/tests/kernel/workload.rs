@@ -7,6 +7,7 @@ pub mod exact;
 mod notes;
 mod random;
 mod refusals;
+mod scenes;
 
 use std::{
     fs,
@@ -43,6 +44,12 @@ pub fn main(args: &[String]) {
         ["full"] => exact::full(),
         ["peak", count] => exact::peak(count.parse().unwrap()),
         ["random-check"] => random::check::main(),
+        ["writes-through-memory", path, word, fifo] => {
+            scenes::writes_through_memory(path, word, fifo);
+        }
+        ["reads-through-memory", path] => scenes::reads_through_memory(path),
+        ["maps-over-itself"] => scenes::maps_over_itself(),
+        ["makes-and-changes", fifo] => scenes::makes_and_changes(fifo),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }

@@ -17,7 +17,30 @@ use crate::process;
 const BUSYBOX: &str = "/bin/busybox";
 const INIT: &str = include_str!("init.sh");
 
-const DIRECTORIES: [&str; 8] = ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"];
+/// A program that needs ld.so, to see how it is loaded, and all that it needs;
+/// the same place here and there.
+const DYNAMIC: [(&str, &str); 3] = [
+    ("bin/dynamic-cat", "/bin/cat"),
+    ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2"),
+    (
+        "lib/x86_64-linux-gnu/libc.so.6",
+        "/lib/x86_64-linux-gnu/libc.so.6",
+    ),
+];
+
+const DIRECTORIES: [&str; 11] = [
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib/x86_64-linux-gnu",
+    "lib64",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "tmp",
+];
 
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
@@ -62,6 +85,9 @@ impl Rootfs {
             archive.file("bin/busybox", Path::new(BUSYBOX))?;
             for applet in &self.applets {
                 archive.add(&format!("bin/{applet}"), SYMLINK | 0o777, b"busybox")?;
+            }
+            for (name, from) in DYNAMIC {
+                archive.file(name, Path::new(from))?;
             }
             for (name, program) in &self.programs {
                 archive.file(&format!("bin/{name}"), program)?;

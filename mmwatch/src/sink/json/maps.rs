@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Hex, SCHEMA, as_text, lossy, write_line};
 use crate::{
     event::Dev,
-    maps::{AddressSpace, Residency, Segment, Sum, Vma, diff::Difference},
+    maps::{AddressSpace, Deed, Life, Residency, Segment, Sum, Vma, diff::Difference},
     space::Line,
 };
 
@@ -95,7 +95,7 @@ impl<'a> ChangeFields<'a> {
 }
 
 #[derive(Serialize)]
-struct SpaceLine<'a> {
+pub(super) struct SpaceLine<'a> {
     schema: u32,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -103,6 +103,10 @@ struct SpaceLine<'a> {
     #[serde(serialize_with = "lossy")]
     comm: &'a [u8],
     lock: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watched_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_events: Option<u64>,
     vmas: Vec<VmaFields<'a>>,
     segments: Vec<SegmentSum>,
     backings: Vec<BackingSum>,
@@ -129,6 +133,28 @@ struct VmaFields<'a> {
     file: Option<FileFields<'a>>,
     #[serde(flatten)]
     residency: Option<ResidencyFields>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lives: Vec<LifeFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct LifeFields<'a> {
+    start: Hex,
+    end: Hex,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<DeedFields<'a>>,
+    changes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_change: Option<DeedFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeedFields<'a> {
+    age_ns: u64,
+    tid: u32,
+    #[serde(serialize_with = "lossy")]
+    comm: &'a [u8],
+    cause: &'static str,
 }
 
 #[derive(Serialize)]
@@ -186,16 +212,23 @@ struct SumFields {
 struct Lossy<'a>(#[serde(serialize_with = "lossy")] &'a [u8]);
 
 impl<'a> SpaceLine<'a> {
-    fn new(space: &'a AddressSpace<'a>) -> Self {
+    pub(super) fn new(space: &'a AddressSpace<'a>) -> Self {
         let segments = space.by_segment().into_iter();
         let backings = space.by_backing().into_iter();
+        let watch = space.watch.as_ref();
         Self {
             schema: SCHEMA,
             kind: "maps",
             pid: space.pid,
             comm: space.comm.as_bytes(),
             lock: space.lock.name(),
-            vmas: space.vmas.iter().map(VmaFields::new).collect(),
+            watched_ns: watch.map(|watch| watch.now_boot_ns.saturating_sub(watch.since_boot_ns)),
+            lost_events: watch.map(|watch| watch.lost_events),
+            vmas: space
+                .vmas
+                .iter()
+                .map(|vma| VmaFields::at(vma, watch.map_or(0, |watch| watch.now_boot_ns)))
+                .collect(),
             segments: segments
                 .map(|(segment, sum)| SegmentSum {
                     segment: segment.into(),
@@ -215,6 +248,11 @@ impl<'a> SpaceLine<'a> {
 
 impl<'a> VmaFields<'a> {
     fn new(vma: &'a Vma<'a>) -> Self {
+        Self::at(vma, 0)
+    }
+
+    /// At the moment from which ages are told.
+    fn at(vma: &'a Vma<'a>, now_boot_ns: u64) -> Self {
         let line = &vma.line;
         Self {
             start: Hex(line.range.start),
@@ -229,6 +267,29 @@ impl<'a> VmaFields<'a> {
             name: (!line.has_file() && !line.name.is_empty()).then_some(Lossy(line.name)),
             file: line.has_file().then(|| FileFields::new(line)),
             residency: vma.residency.map(Into::into),
+            lives: vma
+                .lives
+                .iter()
+                .map(|life| LifeFields::at(life, now_boot_ns))
+                .collect(),
+        }
+    }
+}
+
+impl<'a> LifeFields<'a> {
+    fn at(life: &'a Life, now_boot_ns: u64) -> Self {
+        let deed = |deed: &'a Deed| DeedFields {
+            age_ns: now_boot_ns.saturating_sub(deed.boot_ns),
+            tid: deed.tid,
+            comm: deed.comm.as_bytes(),
+            cause: deed.cause.name(),
+        };
+        Self {
+            start: Hex(life.range.start),
+            end: Hex(life.range.end),
+            made: life.made.as_ref().map(deed),
+            changes: life.changes,
+            last_change: life.last_change.as_ref().map(deed),
         }
     }
 }

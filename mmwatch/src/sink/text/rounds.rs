@@ -11,6 +11,7 @@ use crate::{
     clock::WallClock,
     event::Event,
     ledger::{Ledger, SinkCounters},
+    maps::AddressSpace,
     text::Escaped,
     verify::{Checked, Round, Verdict},
 };
@@ -45,6 +46,10 @@ impl<W: Write> Sink for Rounds<W> {
             self.clock.at(round.boot_ns).local_time_of_day(),
             Lines(round)
         )
+    }
+
+    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

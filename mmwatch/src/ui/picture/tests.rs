@@ -11,6 +11,7 @@ fn space(text: &str) -> AddressSpace<'_> {
         comm: Comm::new(*b"p\x1bq\0\0\0\0\0\0\0\0\0\0\0\0\0"),
         lock: Lock::PerVma,
         vmas: classify(lines, &Default::default()),
+        watch: None,
     }
 }
 

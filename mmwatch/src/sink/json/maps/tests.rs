@@ -14,6 +14,7 @@ fn written(vmas: Vec<Vma<'_>>) -> Value {
         comm: Comm::new(comm),
         lock: Lock::PerVma,
         vmas,
+        watch: None,
     };
     let mut out = Vec::new();
     write_space(&mut out, &space).unwrap();
@@ -110,6 +111,7 @@ fn changes_have_all_their_fields() {
         comm: Comm::new([0; 16]),
         lock: Lock::Mmap,
         vmas: after.clone(),
+        watch: None,
     };
     let mut out = Vec::new();
     write_changes(&mut out, &space, &changes).unwrap();
