@@ -33,6 +33,8 @@ const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
 const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
 /// What mmwatch is compared with.
 const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
+/// A server to watch. What would start it by itself is another package.
+const SERVER_PACKAGES: [&str; 1] = ["redis-tools"];
 /// Against whose headers a test holds the table of flags.
 const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
 const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
@@ -107,6 +109,7 @@ pub fn benchmarks(rivals: bool) -> Result<()> {
     let mut wanted = vec![("counting instructions", COUNTING_PACKAGES.as_slice())];
     if rivals {
         wanted.push(("benchmarks, to compare with", &RIVAL_PACKAGES));
+        wanted.push(("benchmarks, to watch", &SERVER_PACKAGES));
     }
     packages(&wanted, false)
 }

@@ -44,13 +44,15 @@ pub struct Figures {
     pub idle: Option<f64>,
     /// Size of the executable, and without what debuggers read.
     pub executable_bytes: Option<(u64, Option<u64>)>,
-    /// One thread's mappings at full speed.
+    /// Mappings at full speed.
     pub storms: Vec<Storm>,
 }
 
 /// A storm of mappings, written as JSON.
 #[derive(Debug)]
 pub struct Storm {
+    /// Processes that map and unmap, of one thread each.
+    pub writers: usize,
     /// Size of the ring buffer, as `--buffer` takes it.
     pub buffer: Option<&'static str>,
     /// Events a second.
@@ -64,9 +66,20 @@ pub struct Storm {
 }
 
 impl Storm {
+    /// What it was, for people.
+    pub fn name(&self) -> String {
+        let writers = match self.writers {
+            1 => "one process".to_owned(),
+            more => format!("{more} processes"),
+        };
+        let buffer = self.buffer.unwrap_or("the default");
+        format!("storm of {writers}, JSON, buffer: {buffer}")
+    }
+
     /// For machines.
     pub fn to_json(&self) -> Value {
         json!({
+            "writers": self.writers,
             "buffer": self.buffer,
             "events_per_s": self.per_s,
             "received": self.received,
@@ -76,8 +89,16 @@ impl Storm {
     }
 }
 
-/// Ring buffers that storms fill: the default, and a large one.
-const BUFFERS: [Option<&str>; 2] = [None, Some("128M")];
+/// How many write, and into which ring buffer: the default, or a large one. More
+/// writers than there are cores stand in for the cores of a larger machine.
+const STORMS: [(usize, Option<&str>); 6] = [
+    (1, None),
+    (1, Some("128M")),
+    (2, None),
+    (2, Some("128M")),
+    (4, None),
+    (4, Some("128M")),
+];
 
 /// Numbers of processes that the benchmark of user space simulates.
 pub const SIMULATED: [&str; 3] = ["1000", "10000", "100000"];
@@ -96,8 +117,9 @@ pub fn run(setting: &Setting, scratch: &Path) -> Result<Figures> {
     let mut figures = Figures::default();
     throughput(setting, &mut figures)?;
     idle(setting, scratch, &mut figures)?;
-    for buffer in BUFFERS {
-        figures.storms.push(storm(setting, scratch, buffer)?);
+    for (writers, buffer) in STORMS {
+        let storm = storm(setting, scratch, writers, buffer)?;
+        figures.storms.push(storm);
     }
     figures.executable_bytes = Some(size(&setting.agent, scratch)?);
     Ok(figures)
@@ -212,38 +234,65 @@ fn field_bytes(status: &str, name: &str) -> Option<f64> {
 
 /// The output is a file in memory, which costs more than /dev/null and keeps the
 /// ledger.
-fn storm(setting: &Setting, scratch: &Path, buffer: Option<&'static str>) -> Result<Storm> {
-    eprintln!("bench: a storm of mappings");
+fn storm(
+    setting: &Setting,
+    scratch: &Path,
+    writers: usize,
+    buffer: Option<&'static str>,
+) -> Result<Storm> {
+    eprintln!("bench: a storm of mappings, writers: {writers}");
     let file = scratch.join("storm.json");
     let mut args = vec!["trace", "-o", "json"];
     args.extend(buffer.iter().flat_map(|size| ["--buffer", *size]));
     let trace = agent(setting, scratch, &args, file.clone());
     let observer = Observer::start(&trace)?;
     let before = cpu_ns(observer.pid())?;
-    let mut workload = Command::new(&setting.workload);
-    let output = process::stdout(workload.args(["storm", &setting.storm_ms.to_string()]))?;
+    let pairs_per_s = write(setting, writers)?;
     let cpu_ns = cpu_ns(observer.pid())?.saturating_sub(before);
     observer.stop()?;
     let ledger = last_line(&file)?;
     fs::remove_file(&file).context("the storm's events")?;
-    let values = values(&output);
-    let (Some(operations), Some(ns)) = (values.get("operations"), values.get("ns")) else {
-        bail!("the storm did not tell how it went");
-    };
-    // A pair is two events.
-    let per_s = 2.0 * operations / ns * 1e9;
     let count = |value: &Value| {
         value
             .as_u64()
             .with_context(|| format!("no ledger: {ledger}"))
     };
+    let received = count(&ledger["received"])?;
     Ok(Storm {
+        writers,
         buffer,
-        per_s,
-        received: count(&ledger["received"])?,
+        per_s: EVENTS_OF_A_PAIR * pairs_per_s,
+        received,
         lost: count(&ledger["lost"])?,
         // What is left in the ring by then is little.
-        cpu_s_per_million: cpu_ns as f64 / 1e9 / (2.0 * operations / 1e6),
+        cpu_s_per_million: cpu_ns as f64 / 1e9 / (received as f64 / 1e6),
+    })
+}
+
+/// A mapping made, and removed.
+const EVENTS_OF_A_PAIR: f64 = 2.0;
+
+/// Runs the writers beside each other; returns pairs a second of all of them.
+fn write(setting: &Setting, writers: usize) -> Result<f64> {
+    let run = || -> Result<f64> {
+        let mut workload = Command::new(&setting.workload);
+        let output = process::stdout(workload.args(["storm", &setting.storm_ms.to_string()]))?;
+        let values = values(&output);
+        let (Some(operations), Some(ns)) = (values.get("operations"), values.get("ns")) else {
+            bail!("the storm did not tell how it went");
+        };
+        Ok(operations / ns * 1e9)
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..writers).map(|_| scope.spawn(run)).collect();
+        let mut per_s = 0.0;
+        for one in all {
+            match one.join() {
+                Ok(rate) => per_s += rate?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(per_s)
     })
 }
 

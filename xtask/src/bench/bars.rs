@@ -222,9 +222,8 @@ fn of_agent(figures: &Figures) -> Vec<Bar> {
                 .map(|values| (values.median(), format!("{values} s"))),
         ),
     ];
-    for storm in &figures.storms {
-        let size = storm.buffer.unwrap_or("the default");
-        let figure = format!("events lost in a storm of one thread, JSON, buffer: {size}");
+    for storm in figures.storms.iter().filter(|storm| storm.writers == 1) {
+        let figure = format!("events lost in a {}", storm.name());
         let text = format!("{} of {}", storm.lost, storm.received + storm.lost);
         bars.push(at_most(&figure, 0.0, "", Some((storm.lost as f64, text))));
     }
@@ -288,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_single_lost_event_is_too_many() {
-        let storm = |lost| Storm {
+        let storm = |writers, lost| Storm {
+            writers,
             buffer: None,
             per_s: 1e5,
             received: 10,
@@ -296,7 +296,7 @@ mod tests {
             cpu_s_per_million: 1.0,
         };
         let figures = Figures {
-            storms: vec![storm(0), storm(1)],
+            storms: vec![storm(1, 0), storm(2, 1), storm(1, 1)],
             ..Figures::default()
         };
         let verdicts: Vec<_> = of_agent(&figures).iter().map(Bar::verdict).collect();

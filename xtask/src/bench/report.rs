@@ -233,9 +233,8 @@ fn agent_table(figures: &Figures) -> String {
         );
     }
     for storm in &figures.storms {
-        let size = storm.buffer.unwrap_or("the default");
         row(
-            format!("storm of one thread, JSON, buffer: {size}"),
+            storm.name(),
             format!(
                 "{:.0} events/s, {} of {} lost, {:.2} s of CPU per million",
                 storm.per_s,

@@ -47,10 +47,18 @@ pub fn loops(setting: &Setting, modes: &[Mode]) -> Result<Table> {
 /// Programs as users run them, under the modes that users run most.
 pub fn programs(setting: &Setting, modes: &[Mode], scratch: &Path) -> Result<Table> {
     let tiny = tiny_crate(scratch)?;
+    let redis = scratch.join("redis.sh");
+    fs::write(&redis, REDIS).context("a script for redis")?;
     let runs = setting.program_runs;
     let mut all = vec![
         Program::new("true", &["true"], 4 * runs),
         Program::new("python3 -c pass", &["python3", "-c", "pass"], runs),
+        Program::new("node -e 0", &["node", "-e", "0"], runs.div_ceil(4)),
+        Program::new("java -version", &["java", "-version"], runs.div_ceil(4)),
+        Program {
+            dir: Some(scratch.to_owned()),
+            ..Program::new("redis-benchmark", &["bash", "redis.sh"], runs.div_ceil(4))
+        },
         Program {
             touch: Some(tiny.join("src/lib.rs")),
             dir: Some(tiny),
@@ -77,6 +85,19 @@ pub fn programs(setting: &Setting, modes: &[Mode], scratch: &Path) -> Result<Tab
         all.iter().map(Program::median).collect()
     })
 }
+
+/// redis under its own benchmark. Debian's server is the same executable as one of
+/// the tools, which goes by its name.
+const REDIS: &str = r#"
+set -e
+dir=$(mktemp -d)
+trap 'rm -r "$dir"' EXIT
+(exec -a redis-server redis-check-rdb --port 0 --unixsocket "$dir/socket" --save '') &
+until redis-cli -s "$dir/socket" ping; do sleep 0.01; done
+redis-benchmark -s "$dir/socket" -n 30000 -t set,get -d 4096 -r 10000
+redis-cli -s "$dir/socket" shutdown nosave || true
+wait
+"#;
 
 /// A program that is run whole, several times.
 struct Program {

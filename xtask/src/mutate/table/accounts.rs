@@ -145,8 +145,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "events that `verify` took are not counted",
         "mmwatch/src/pipeline.rs",
-        "self.noted += 1;",
-        "",
+        "verifier.note(&event);\n                    self.noted += 1;",
+        "verifier.note(&event);",
         Test::Kernel("random_operations_leave_no_difference"),
     ),
     mutation(
