@@ -115,6 +115,32 @@ offsets! {
     desc_file: "vm_area_desc.vm_file",
     /// Range of an unmap (6.12 and later).
     vms_start: "vma_munmap_struct.start",
+    /// Cgroups of a task.
+    task_cgroups: "task_struct.cgroups",
+    /// The cgroup in the v2 hierarchy.
+    css_set_default: "css_set.dfl_cgrp",
+    /// The states of a set's subsystems, an array of pointers.
+    css_set_subsystems: "css_set.subsys",
+    /// The cgroup that a subsystem's state is of.
+    css_cgroup: "cgroup_subsys_state.cgroup",
+    /// The directory of a cgroup.
+    cgroup_node: "cgroup.kn",
+    /// The hierarchy of a cgroup.
+    cgroup_root: "cgroup.root",
+    /// Number of a hierarchy, as in `/proc/PID/cgroup`.
+    cgroup_root_number: "cgroup_root.hierarchy_id",
+    /// Id of a directory.
+    node_id: "kernfs_node.id",
+    /// Ids of a process, by `enum pid_type`.
+    signal_pids: "signal_struct.pids",
+    /// How many namespaces deep an id is.
+    pid_level: "pid.level",
+    /// Its numbers, the root's first.
+    pid_numbers: "pid.numbers",
+    /// The namespace of a number.
+    upid_namespace: "upid.ns",
+    /// Inode number of a pid namespace.
+    pid_namespace_inode: "pid_namespace.ns.inum",
     /// End of that range.
     vms_end: "vma_munmap_struct.end",
     /// VMAs in that range.
@@ -189,6 +215,11 @@ pub struct Config {
     pub only_tgid: u32,
     /// With [`FILTER_BACKING`]: bit n lets [`Backing`](crate::event::Backing) n through.
     pub backings: u32,
+    /// Which cgroup of a task is meant: that of the subsystem with this number
+    /// (`enum cgroup_subsys_id`), plus 1; 0 for that of the v2 hierarchy.
+    pub cgroup_subsystem: u32,
+    /// Number of its hierarchy.
+    pub cgroup_hierarchy: u32,
     /// Zero.
     pub pad: u32,
 }
@@ -214,4 +245,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 14 * 4);

@@ -72,6 +72,8 @@ hooks! {
     Split = 20 => "split",
     /// A shared anonymous mapping got its file.
     SharedFile = 21 => "shared_file",
+    /// A cgroup was made. Makes no records.
+    Cgroup = 22 => "cgroup",
 }
 
 /// One program's row. `fired = filtered + summed + submitted + ring_full + simulated`.

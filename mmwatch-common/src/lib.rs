@@ -17,6 +17,7 @@
 pub mod config;
 pub mod counter;
 pub mod event;
+pub mod identity;
 pub mod names;
 pub mod probe;
 pub mod space;
@@ -37,6 +38,7 @@ pod!(
     config::Config,
     config::Offsets,
     counter::Ledger,
+    identity::CgroupPath,
     probe::Answer,
     space::Listed,
     sums::Process,

@@ -9,6 +9,9 @@ pub const PROCESSES: &str = "PROCESSES";
 /// Hash of process ids let through, with [`FILTER_TGIDS`](crate::config::FILTER_TGIDS).
 pub const TGIDS: &str = "TGIDS";
 
+/// Hash of [`CgroupPath`](crate::identity::CgroupPath) by the cgroup's id.
+pub const CGROUPS: &str = "CGROUPS";
+
 /// The program that lists processes.
 pub const LIST: &str = "iter_task";
 

@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use crate::event::COMM_LEN;
+use crate::{event::COMM_LEN, identity::Identity};
 
 /// What is known of one address space. Written only while its `mmap_lock` is
 /// held for writing, or by the one reader that a writer became.
@@ -59,6 +59,8 @@ pub struct Listed {
     pub is_locked: u32,
     /// Name of its first thread.
     pub comm: [u8; COMM_LEN],
+    /// Whose it is.
+    pub identity: Identity,
 }
 
 /// Size of the kernel's note of one thread's section, which only the kernel
@@ -66,4 +68,5 @@ pub struct Listed {
 pub const SECTION_BYTES: usize = 224;
 
 const _: () = assert!(size_of::<State>() == 4 * 8 + 4 * 4);
-const _: () = assert!(size_of::<Listed>() == 2 * 4 + 5 * 8 + 4 * 4 + COMM_LEN);
+const _: () =
+    assert!(size_of::<Listed>() == 2 * 4 + 5 * 8 + 4 * 4 + COMM_LEN + size_of::<Identity>());

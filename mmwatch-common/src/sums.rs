@@ -7,7 +7,10 @@
 
 use core::{mem::size_of, ops::AddAssign};
 
-use crate::event::{Backing, COMM_LEN, Op};
+use crate::{
+    event::{Backing, COMM_LEN, Op},
+    identity::Identity,
+};
 
 /// Identity of a process: ids are reused, ids with a start time are not.
 #[repr(C)]
@@ -96,6 +99,8 @@ pub struct Process {
     pub uid: u32,
     /// 1 once the process ended with its address space.
     pub ended: u32,
+    /// Whose it is, at its first record or its last exec.
+    pub identity: Identity,
 }
 
 impl OpSums {
@@ -205,7 +210,8 @@ pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u6
 const _: () = assert!(size_of::<ProcessKey>() == 16);
 const _: () = assert!(size_of::<OpSums>() == 7 * 8);
 const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 3) * 8);
-const _: () = assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8);
+const _: () =
+    assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8 + size_of::<Identity>());
 
 #[cfg(test)]
 mod tests {

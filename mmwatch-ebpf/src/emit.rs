@@ -84,7 +84,7 @@ pub fn record<P: Payload + 'static>(
         row.filtered += 1;
         return;
     }
-    sums::add(row, head, P::KIND, extent);
+    sums::add(row, task, head, P::KIND, extent);
     if config!(stream) == 0 {
         row.summed += 1;
         return;

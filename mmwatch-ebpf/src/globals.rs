@@ -28,6 +28,8 @@ pub static CONFIG: Config = Config {
     typed_regs: 0,
     only_tgid: 0,
     backings: 0,
+    cgroup_subsystem: 0,
+    cgroup_hierarchy: 0,
     pad: 0,
 };
 

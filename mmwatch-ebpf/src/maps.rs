@@ -7,6 +7,7 @@ use aya_ebpf::{
 use mmwatch_common::{
     counter::{Hook, Ledger},
     event::FileId,
+    identity::CgroupPath,
     space::State,
     sums::{Process, ProcessKey},
 };
@@ -46,3 +47,11 @@ pub static FILES: LruHashMap<FileId, u8> = LruHashMap::with_max_entries(1 << 14,
 /// agent only knew the number, until the first look.
 #[map]
 pub static TGIDS: HashMap<u32, u64> = HashMap::with_max_entries(1 << 14, 0);
+
+/// Paths of cgroups that were made, by their ids.
+#[map]
+pub static CGROUPS: LruHashMap<u64, CgroupPath> = LruHashMap::with_max_entries(1 << 11, 0);
+
+/// Where such a path is put together.
+#[map]
+pub static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(1, 0);

@@ -9,10 +9,17 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use mmwatch_common::{
     counter::Ledger,
     event::{Backing, Cause, KNOWN_DELTA, KNOWN_HELD, Kind, Op, UNKNOWN_VMAS},
+    identity::Identity,
     sums::{BackingSums, OpSums, Process, ProcessKey, Sums, made_and_removed},
 };
 
-use crate::{emit::Head, maps::PROCESSES, memory::PAGE_SHIFT, task};
+use crate::{
+    emit::Head,
+    identity,
+    maps::PROCESSES,
+    memory::PAGE_SHIFT,
+    task::{self, Task},
+};
 
 /// What a record covers, apart from what its base says.
 #[derive(Clone, Copy)]
@@ -98,6 +105,11 @@ static NOTHING: Process = Process {
     comm: [0; 16],
     uid: 0,
     ended: 0,
+    identity: Identity {
+        cgroup_id: 0,
+        pid_namespace: 0,
+        namespace_tgid: 0,
+    },
 };
 
 /// The process's entry, made if this is its first record; where there is no
@@ -156,7 +168,7 @@ unsafe fn shift(number: *mut i64, by: i64) {
 
 /// Adds a record to its process's sums.
 #[inline(always)]
-pub fn add(row: &mut Ledger, head: &Head, kind: Kind, extent: &Extent) {
+pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Extent) {
     let key = ProcessKey::new(head.tgid, head.start_boot_ns);
     let Some(process) = entry(row, &key) else {
         return;
@@ -203,14 +215,14 @@ pub fn add(row: &mut Ledger, head: &Head, kind: Kind, extent: &Extent) {
             grow(&raw mut (*backing).bytes, extent.bytes);
         }
     }
-    identify(process, head, kind);
+    identify(process, task, head, kind);
 }
 
 /// Notes who the process is, at its first record and when it becomes another
 /// program. A thread may have a name of its own, and names change: while the
 /// process is alive, the list of processes knows better.
 #[inline(always)]
-fn identify(process: *mut Process, head: &Head, kind: Kind) {
+fn identify(process: *mut Process, task: &Task, head: &Head, kind: Kind) {
     let exec = kind as u8 == Kind::Exec as u8;
     // SAFETY: fields of a live map value. Two threads may write at the same
     // time: then the name is one or the other, or for a moment a mixture.
@@ -218,6 +230,7 @@ fn identify(process: *mut Process, head: &Head, kind: Kind) {
         if exec || (*process).comm[0] == 0 {
             task::comm(&raw mut (*process).comm);
             (*process).uid = task::uid();
+            (*process).identity = identity::of(task.address);
         }
         if kind as u8 == Kind::Exit as u8 && head.cause != Cause::Exec as u8 {
             (*process).ended = 1;

@@ -15,6 +15,7 @@ mod file;
 mod filter;
 mod globals;
 mod hooks;
+mod identity;
 mod maps;
 mod memory;
 mod report;

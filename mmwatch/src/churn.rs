@@ -4,20 +4,22 @@
 //! Nothing here reads a clock or a file: what the kernel keeps and the time
 //! come in, a [`Report`] goes out.
 
+mod groups;
 mod sums;
 mod trend;
 
-use std::{cmp::Reverse, mem};
+use std::{cmp::Reverse, mem, sync::Arc};
 
-use mmwatch_common::space::Listed;
+use mmwatch_common::{identity::Identity, space::Listed};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::trend::Trend;
 pub use self::{
+    groups::{By, Group, Groups},
     sums::{BackingSums, OpSums, ProcessKey, ProcessSums, Sums, add_event},
     trend::Slope,
 };
-use crate::event::Comm;
+use crate::{event::Comm, identity::Who};
 
 /// Processes that ended and were not reported yet, at most. A process that
 /// finds no room adds to [`Report::other`].
@@ -42,6 +44,10 @@ struct Process {
     /// Its name at its first record or its last exec, by the kernel's sums.
     exec_comm: Option<Comm>,
     uid: u32,
+    /// Whose it is, by the list while it is alive.
+    identity: Identity,
+    /// The same by the kernel's sums.
+    exec_identity: Identity,
     /// The last that was seen of its address space.
     space: Option<Seen>,
     trend: Trend,
@@ -89,6 +95,8 @@ impl Process {
             comm,
             exec_comm: None,
             uid,
+            identity: Identity::default(),
+            exec_identity: Identity::default(),
             space: None,
             trend: Trend::default(),
             alive: true,
@@ -120,6 +128,8 @@ pub struct Report {
     pub max_map_count: u32,
     /// Those that did most in the interval first, then by VMAs.
     pub processes: Vec<ProcessReport>,
+    /// In their place, where that was asked for: see [`Report::grouped`].
+    pub groups: Option<Groups>,
     /// All others, the sums of the dead that were shown among them.
     pub other: Row,
     /// The sum of `processes` and `other`.
@@ -135,6 +145,10 @@ pub struct ProcessReport {
     pub comm: Comm,
     /// Its real user id.
     pub uid: u32,
+    /// Whose it is, as the kernel tells it.
+    pub identity: Identity,
+    /// The same in words; filled in by who can look it up.
+    pub who: Option<Arc<Who>>,
     /// Whether it had an address space at the end of the interval.
     pub alive: bool,
     /// VMAs now; `None` until the kernel told, and once it ended.
@@ -219,6 +233,10 @@ impl Churn {
                 process.comm = comm;
                 process.uid = now.uid;
             }
+            if process.exec_identity != now.identity {
+                process.exec_identity = now.identity;
+                process.identity = now.identity;
+            }
             if process.counted.get_or_insert_default().update(&now.sums) {
                 grown.insert(*key);
             }
@@ -232,6 +250,7 @@ impl Churn {
                 .or_insert_with(|| Process::new(comm, row.uid));
             process.comm = comm;
             process.uid = row.uid;
+            process.identity = row.identity;
             process.trend.note(now_boot_ns, row.vmas);
             let peak = process.space.map_or(0, |space| space.vmas_peak);
             process.space = Some(Seen {
@@ -317,6 +336,8 @@ impl Churn {
                 key: *key,
                 comm: process.comm,
                 uid: process.uid,
+                identity: process.identity,
+                who: None,
                 alive: process.alive,
                 vmas: process.vmas(),
                 vmas_peak: process.space.map(|space| space.vmas_peak),
@@ -343,6 +364,7 @@ impl Churn {
             elapsed_ns: now_boot_ns.saturating_sub(self.started_boot_ns),
             max_map_count,
             processes,
+            groups: None,
             other,
             all,
         }

@@ -9,6 +9,7 @@ use clap::{
 };
 
 use crate::{
+    churn::By,
     event::{Backing, Op},
     text::{parse_bytes, parse_duration},
 };
@@ -95,6 +96,7 @@ pub enum CliCommand {
 Examples:
   mmwatch top -i 5 -d 60          twelve tables, then end
   mmwatch top -n java --rows 5    the five busiest threads named java
+  mmwatch top --by container      a row for each container
   mmwatch top -o json             one JSON object per interval")]
     Top(TopArgs),
     /// Every operation as it happens
@@ -180,9 +182,12 @@ pub struct TopArgs {
     /// Time between two tables: 1, 500ms, 2m
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = parse_duration, help_heading = "Output")]
     pub interval: Duration,
-    /// Processes shown
+    /// Processes shown, or groups of them
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Output")]
     pub rows: usize,
+    /// Group processes, and show a row for each group
+    #[arg(long, value_name = "WHAT", default_value = "process", value_parser = by_parser(), help_heading = "Output")]
+    pub by: By,
     /// Plain tables one after the other, on a terminal too
     #[arg(long, help_heading = "Output")]
     pub plain: bool,
@@ -202,9 +207,12 @@ pub struct StatArgs {
     /// Flags that it shares.
     #[command(flatten)]
     pub watch: WatchArgs,
-    /// Processes shown
+    /// Processes shown, or groups of them
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
     pub rows: usize,
+    /// Group processes, and show a row for each group
+    #[arg(long, value_name = "WHAT", default_value = "process", value_parser = by_parser(), help_heading = "Output")]
+    pub by: By,
 }
 
 /// Flags of `verify`.
@@ -372,6 +380,16 @@ fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
             .copied()
             .find(|op| op.name() == name)
             .ok_or("not an operation")
+    })
+}
+
+fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
+    PossibleValuesParser::new(By::ALL.iter().map(|by| by.name())).try_map(|name| {
+        By::ALL
+            .iter()
+            .copied()
+            .find(|by| by.name() == name)
+            .ok_or("not a way to group")
     })
 }
 

@@ -122,6 +122,7 @@ impl Decoder {
             cause,
             errno,
             reason: None,
+            who: None,
             unreturned: known.has(wire::UNRETURNED),
             more: known.has(wire::MORE),
             rlimit_as_bytes: known

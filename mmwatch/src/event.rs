@@ -11,6 +11,7 @@ use mmwatch_common::{event::COMM_LEN, sums::made_and_removed};
 use crate::{
     explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags, vm},
+    identity::Who,
     text::Escaped,
 };
 
@@ -36,6 +37,8 @@ pub struct Event {
     pub rlimit_as_bytes: Option<u64>,
     /// Who did it.
     pub actor: Actor,
+    /// Whose the process is; filled in after decoding, as `reason`.
+    pub who: Option<Arc<Who>>,
     /// The address space afterwards.
     pub space: Space,
     /// What was done.

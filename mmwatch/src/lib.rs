@@ -12,6 +12,7 @@ pub mod options;
 pub mod run;
 
 // Watching: the loop, and what feeds it.
+pub mod identity;
 pub mod kernel;
 pub mod launch;
 pub mod pipeline;

@@ -10,6 +10,7 @@ use std::{
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
+    churn::By,
     cli::{
         Cli, CliCommand, HooksArg, KernelArgs, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs,
     },
@@ -22,7 +23,7 @@ use crate::{
     },
     launch,
     maps::read::Source,
-    process::{PidKind, Proc, page_bytes, user_id},
+    process::{PASSWD, PidKind, Proc, page_bytes, user_id},
     text::{Bytes, Escaped},
 };
 
@@ -107,13 +108,17 @@ pub enum View {
     Top {
         /// Length of an interval.
         interval: Duration,
-        /// Processes shown.
+        /// Processes shown, or groups of them.
         rows: usize,
+        /// What they are grouped by.
+        by: By,
     },
     /// Sums of all.
     Stat {
-        /// Processes shown.
+        /// Processes shown, or groups of them.
         rows: usize,
+        /// What they are grouped by.
+        by: By,
     },
     /// What mmwatch believes against what the kernel says.
     Verify {
@@ -161,7 +166,7 @@ impl Default for System {
     fn default() -> Self {
         Self {
             proc: Proc::default(),
-            passwd: "/etc/passwd".into(),
+            passwd: PASSWD.into(),
         }
     }
 }
@@ -192,7 +197,10 @@ impl Task {
             }
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
-            CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
+            CliCommand::Stat(args) => {
+                let (rows, by) = (args.rows, args.by);
+                (View::Stat { rows, by }, args.watch)
+            }
             CliCommand::Verify(args) => verify(args)?,
         };
         Options::new(view, watch, system).map(Self::Watch)
@@ -257,13 +265,14 @@ fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
         watch,
         interval,
         rows,
+        by,
         // Until there is another way to draw.
         plain: _,
     } = args;
     if interval < MIN_INTERVAL {
         return Err(usage("--interval must be at least 10ms"));
     }
-    Ok((View::Top { interval, rows }, watch))
+    Ok((View::Top { interval, rows, by }, watch))
 }
 
 /// A check that nobody ends is over after this time.

@@ -12,18 +12,19 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use self::signals::{Request, Signals};
 use crate::{
-    churn::Churn,
+    churn::{By, Churn},
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
     event::SpaceId,
     explain::explain,
+    identity::{Directory, Hierarchy},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
     maps::{self, History, read::Reading},
-    process::{Proc, RecentLimits, page_bytes},
+    process::{Proc, RecentLimits, Users, page_bytes},
     sink::Sink,
-    source::Source,
+    source::{ProcessKey, Source},
     space::Snapshot,
     verify::{Look, Verifier},
 };
@@ -43,6 +44,8 @@ pub struct Job {
     pub command: Option<Held>,
     /// Where the kernel's limits are read.
     pub proc: Proc,
+    /// The hierarchy of cgroups by which processes are told apart.
+    pub hierarchy: Option<Hierarchy>,
 }
 
 /// Time between two looks at what the kernel keeps, at most: processes that
@@ -78,8 +81,10 @@ pub enum Work {
     Sums {
         /// Time between reports; `None` for one at the end.
         interval: Option<Duration>,
-        /// Processes in a report.
+        /// Processes in a report, or groups of them.
         rows: usize,
+        /// What they are grouped by.
+        by: By,
     },
     /// Rounds of comparing models and sums with the kernel's.
     Verify {
@@ -101,6 +106,7 @@ enum Desk {
     Sums {
         churn: Box<Churn>,
         rows: usize,
+        by: By,
     },
     Verify(Box<Verifier>),
     Maps {
@@ -154,9 +160,10 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         sink: job.sink,
         desk: match job.work {
             Work::Events => Desk::Events,
-            Work::Sums { rows, .. } => Desk::Sums {
+            Work::Sums { rows, by, .. } => Desk::Sums {
                 churn: Box::new(Churn::new(boot_ns()?, page_bytes())),
                 rows,
+                by,
             },
             Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
             Work::Maps { pid, .. } => Desk::Maps {
@@ -167,6 +174,8 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         },
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
+        directory: Directory::new(job.hierarchy),
+        users: Users::new(),
         noted: 0,
         output_closed: false,
     };
@@ -242,6 +251,8 @@ struct Watch<S> {
     desk: Desk,
     limits: RecentLimits,
     proc: Proc,
+    directory: Directory,
+    users: Users,
     /// Events that the verifier took.
     noted: u64,
     output_closed: bool,
@@ -325,7 +336,17 @@ impl<S: Source> Watch<S> {
                     history.note(&event);
                     self.noted += 1;
                 }
-                Desk::Events | Desk::Sums { .. } => {
+                Desk::Events => {
+                    event.who = self.directory.of_event(&event, &mut self.source);
+                    let result = self.sink.event(self.received.events, &event);
+                    self.written(result)?;
+                    if event.ends_process() {
+                        let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
+                        self.directory.forget(key);
+                        self.source.forget(key);
+                    }
+                }
+                Desk::Sums { .. } => {
                     let result = self.sink.event(self.received.events, &event);
                     self.written(result)?;
                 }
@@ -465,8 +486,19 @@ impl<S: Source> Watch<S> {
             Desk::Maps { .. } => self.explain(closed)?,
         }
         let ledger = self.ledger(closed)?;
-        if let Desk::Sums { churn, rows } = &mut self.desk {
-            let report = churn.tick(boot_ns()?, self.proc.max_map_count(), *rows);
+        if let Desk::Sums { churn, rows, by } = &mut self.desk {
+            let shown = match by {
+                By::Process => *rows,
+                _ => usize::MAX,
+            };
+            let mut report = churn.tick(boot_ns()?, self.proc.max_map_count(), shown);
+            for process in &mut report.processes {
+                let (tgid, identity) = (process.key.tgid, process.identity);
+                process.who = Some(self.directory.of(tgid, identity, &mut self.source));
+            }
+            if *by != By::Process {
+                report = report.grouped(*by, *rows, |uid| self.users.name(uid));
+            }
             let result = self.sink.report(&report, &ledger);
             self.written(result)?;
         }

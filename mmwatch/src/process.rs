@@ -206,6 +206,42 @@ pub fn user_id(user: &str, passwd: &Path) -> Result<Option<u32>> {
     }))
 }
 
+/// Names of users, read once.
+#[derive(Debug, Default)]
+pub struct Users {
+    names: Vec<(u32, String)>,
+}
+
+impl Users {
+    /// Those of this machine.
+    pub fn new() -> Self {
+        Self::read(Path::new(PASSWD))
+    }
+
+    /// Those of a user database; none where it cannot be read.
+    pub fn read(passwd: &Path) -> Self {
+        let text = fs::read(passwd).unwrap_or_default();
+        let names = String::from_utf8_lossy(&text)
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(':');
+                let (name, _password, uid) = (fields.next()?, fields.next()?, fields.next()?);
+                Some((uid.parse().ok()?, name.to_owned()))
+            })
+            .collect();
+        Self { names }
+    }
+
+    /// A user's name, or number where nobody named it.
+    pub fn name(&self, uid: u32) -> String {
+        let named = self.names.iter().find(|(of, _)| *of == uid);
+        named.map_or_else(|| uid.to_string(), |(_, name)| name.clone())
+    }
+}
+
+/// The user database.
+pub const PASSWD: &str = "/etc/passwd";
+
 /// Bytes of a page.
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.

@@ -65,13 +65,15 @@ fn watch(options: Options) -> Result<u8> {
         sink: sink(&options, WallClock::sample()?),
         work: match options.view {
             View::Trace => Work::Events,
-            View::Top { interval, rows } => Work::Sums {
+            View::Top { interval, rows, by } => Work::Sums {
                 interval: Some(interval),
                 rows,
+                by,
             },
-            View::Stat { rows } => Work::Sums {
+            View::Stat { rows, by } => Work::Sums {
                 interval: None,
                 rows,
+                by,
             },
             View::Verify { interval } => Work::Verify { interval },
             View::Maps { pid, interval } => Work::Maps { pid, interval },
@@ -79,6 +81,7 @@ fn watch(options: Options) -> Result<u8> {
         duration: options.duration,
         command,
         proc: Proc::default(),
+        hierarchy: facts.hierarchy,
     };
     runtime.block_on(pipeline::run(source, job))
 }

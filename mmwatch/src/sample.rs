@@ -130,6 +130,7 @@ pub(crate) fn event(op: Op) -> Event {
         cause,
         errno: None,
         reason: None,
+        who: None,
         unreturned: false,
         more: false,
         rlimit_as_bytes: None,
@@ -271,6 +272,7 @@ pub(crate) fn listed(tgid: u32, name: &str, vmas: u32) -> Listed {
         owner_tgid: tgid,
         is_locked: 0,
         comm: comm(name).bytes(),
+        identity: Default::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{future::Future, io};
 
 use mmwatch_common::counter::{self, Hook};
 pub use mmwatch_common::{
+    identity::Identity,
     space::Listed,
     sums::{Process as ProcessSums, ProcessKey},
 };
@@ -32,6 +33,13 @@ pub trait Source {
 
     /// Every watched process that has an address space, as the kernel sees it now.
     fn processes(&mut self) -> Result<Vec<Listed>, Error>;
+
+    /// Whose a process is, of which there was a record; `None` where that is not
+    /// known (any more).
+    fn identity(&mut self, key: ProcessKey) -> Option<Identity>;
+
+    /// The path of a cgroup that was made since the start.
+    fn cgroup_path(&mut self, id: u64) -> Option<String>;
 
     /// Whether records tell every change of an address space and their order.
     /// If not, they tell only what calls did, as far as that can be told apart.

@@ -2,6 +2,7 @@
 //! of a question about flags, or of an address space.
 
 pub mod flags;
+mod groups;
 pub mod maps;
 pub mod picture;
 pub mod stat;

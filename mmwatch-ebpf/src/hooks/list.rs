@@ -14,6 +14,7 @@ use mmwatch_common::{event::COMM_LEN, space::Listed};
 use crate::{
     filter::{self, Process},
     globals::{has, offset},
+    identity,
     maps::SPACES,
     memory::{member_or_zero, read_or_zero},
     space::{self, Size},
@@ -78,6 +79,7 @@ fn listed(thread: u64) -> Option<Listed> {
         owner_tgid: tgid,
         is_locked: u32::from(is_locked(mm)),
         comm: read_or_zero::<[u8; COMM_LEN]>(leader, offset!(task_comm)),
+        identity: identity::of(leader),
     };
     if let Some(state) = space::get(mm) {
         row.born_ns = state.born_ns;

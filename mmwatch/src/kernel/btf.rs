@@ -49,10 +49,11 @@ pub struct Btf {
     strings: usize,
     /// Offset of each type's record, by type id; id 0 is void.
     types: Vec<u32>,
-    /// Type ids by name: structs and unions, functions, typedefs.
+    /// Type ids by name: structs and unions, functions, typedefs, enums.
     structs: FxHashMap<u32, u32>,
     functions: FxHashMap<u32, u32>,
     typedefs: FxHashMap<u32, u32>,
+    enums: FxHashMap<u32, u32>,
     /// String offsets by string, for the names above.
     names: FxHashMap<Box<[u8]>, u32>,
 }
@@ -84,6 +85,7 @@ impl Btf {
             structs: FxHashMap::default(),
             functions: FxHashMap::default(),
             typedefs: FxHashMap::default(),
+            enums: FxHashMap::default(),
             names: FxHashMap::default(),
         };
         let mut at = header.types;
@@ -97,6 +99,7 @@ impl Btf {
                 KIND_STRUCT | KIND_UNION => drop(btf.structs.entry(ty.name).or_insert(id)),
                 KIND_FUNC => drop(btf.functions.entry(ty.name).or_insert(id)),
                 KIND_TYPEDEF => drop(btf.typedefs.entry(ty.name).or_insert(id)),
+                KIND_ENUM => drop(btf.enums.entry(ty.name).or_insert(id)),
                 _ => {}
             }
             at += ty
@@ -124,6 +127,17 @@ impl Btf {
         Some(bits / 8)
     }
 
+    /// Value of an enumerator, given as `enum.name`.
+    pub fn enumerator(&self, path: &str) -> Option<u32> {
+        let (of, name) = path.split_once('.')?;
+        let ty = self.type_by_id(*self.enums.get(&self.name(of)?)?)?;
+        (0..ty.members).find_map(|index| {
+            let at = ty.at + 12 + index * 8;
+            let found = self.string(self.word(at)?)? == name.as_bytes();
+            found.then(|| self.word(at + 4))?
+        })
+    }
+
     /// Number of parameters of a kernel function.
     pub fn function_params(&self, name: &str) -> Option<u32> {
         let function = self.type_by_id(*self.functions.get(&self.name(name)?)?)?;
@@ -142,7 +156,7 @@ impl Btf {
     }
 
     fn index_names(&mut self) {
-        let maps = [&self.structs, &self.functions, &self.typedefs];
+        let maps = [&self.structs, &self.functions, &self.typedefs, &self.enums];
         let offsets: Vec<u32> = maps.iter().flat_map(|map| map.keys().copied()).collect();
         for offset in offsets {
             if let Some(string) = self.string(offset) {

@@ -9,6 +9,7 @@ use super::{
     btf::{self, Btf},
     load::probe,
 };
+use crate::identity::Hierarchy;
 
 /// Kernel functions that a plan may hook, on one kernel or another.
 pub const FUNCTIONS: &[&str] = &[
@@ -39,6 +40,7 @@ pub const FUNCTIONS: &[&str] = &[
 
 /// Tracepoints that a plan may hook.
 pub const TRACEPOINTS: &[&str] = &[
+    "cgroup_mkdir",
     "exit_mmap",
     "mmap_lock_acquire_returned",
     "mmap_lock_released",
@@ -82,6 +84,12 @@ pub struct Facts {
     pub typed_task: bool,
     /// Whether they are handed its registers likewise (`bpf_task_pt_regs`, 5.15).
     pub typed_regs: bool,
+    /// The hierarchy of cgroups that tells processes apart, if there is one.
+    #[serde(default)]
+    pub hierarchy: Option<Hierarchy>,
+    /// Number of its controller (`enum cgroup_subsys_id`), if it has one.
+    #[serde(default)]
+    pub subsystem: Option<u32>,
     /// Where tracefs is mounted, if it is.
     pub tracefs: Option<String>,
     /// `/sys/kernel/security/lockdown`, the part in brackets.
@@ -143,6 +151,12 @@ impl Facts {
             found.collect::<BTreeMap<_, _>>()
         };
         let offsets = named(Offsets::PATHS, Btf::offset);
+        let hierarchy = Hierarchy::find();
+        let subsystem = hierarchy.as_ref().and_then(|hierarchy| {
+            let controller = hierarchy.controller.as_ref()?;
+            btf.as_ref()?
+                .enumerator(&format!("cgroup_subsys_id.{controller}_cgrp_id"))
+        });
         let asked = probe::ask(offsets.get("task_struct.stack").copied());
         let sysctl = |path| fs::read_to_string(path).ok();
         Self {
@@ -162,6 +176,8 @@ impl Facts {
             user_regs_offset: asked.user_regs_offset,
             typed_task: asked.typed_task,
             typed_regs: asked.typed_regs,
+            hierarchy,
+            subsystem,
             tracefs: tracefs(),
             lockdown: sysctl("/sys/kernel/security/lockdown").and_then(|modes| chosen(&modes)),
             max_map_count: sysctl("/proc/sys/vm/max_map_count")
@@ -226,6 +242,15 @@ impl fmt::Display for Facts {
             "tracefs              {}",
             self.tracefs.as_deref().unwrap_or("not mounted")
         )?;
+        match &self.hierarchy {
+            Some(hierarchy) => writeln!(
+                f,
+                "cgroups              {} at {}",
+                hierarchy.controller.as_deref().unwrap_or("v2"),
+                hierarchy.mount.display()
+            )?,
+            None => writeln!(f, "cgroups              not mounted")?,
+        }
         writeln!(
             f,
             "lockdown             {}",

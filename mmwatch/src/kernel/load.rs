@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
+    source::{HookCounters, Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
 /// The kernel programs, as compiled by the build script.
@@ -223,6 +223,12 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
             _ => 0,
         },
         backings: filter.backings,
+        // Without the controller's number, what is left is v2.
+        cgroup_subsystem: facts.subsystem.map_or(0, |number| number + 1),
+        cgroup_hierarchy: match (&facts.hierarchy, facts.subsystem) {
+            (Some(hierarchy), Some(_)) => hierarchy.number,
+            _ => 0,
+        },
         pad: 0,
     }
 }
@@ -352,6 +358,14 @@ impl Source for Attached {
 
     fn processes(&mut self) -> Result<Vec<Listed>, Error> {
         tables::list(&mut self.ebpf)
+    }
+
+    fn identity(&mut self, key: ProcessKey) -> Option<Identity> {
+        self.tables.identity(key)
+    }
+
+    fn cgroup_path(&mut self, id: u64) -> Option<String> {
+        self.tables.cgroup_path(id)
     }
 
     fn tells_order(&self) -> bool {

@@ -18,7 +18,7 @@ use mmwatch_common::{
 use serde::Serialize;
 
 use self::programs::{
-    ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
+    ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, CGROUP, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
     DESCRIBED_FILE_KPROBE, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE, LOCK_TRACEPOINTS,
     LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, SHARED_FILE_FENTRY, SHARED_FILE_KPROBE,
     SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY, UNMAP_KPROBE,
@@ -260,6 +260,8 @@ const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart
 const NO_SHARED_FILE: &str = "the file that the kernel makes for a shared anonymous mapping is looked up in /proc afterwards";
 const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one; models look up in /proc whatever changed";
 const NO_EXIT: &str = "the end of an address space is not seen";
+const NO_CGROUP: &str =
+    "cgroups, and so containers, that are gone before anybody looks have no name";
 const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
 const LOOKED_UP: &str = "which stack grew, what remap_file_pages or a call that failed half-way did, and what an address space has after fork and exec is not told by events; models look it up in /proc";
 const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
@@ -295,6 +297,10 @@ impl<'a> Planner<'a> {
         self.essential(EXEC)?;
         self.essential(THREAD_EXIT)?;
         self.exit();
+        if let Err(why) = self.take(&[CGROUP]) {
+            self.skip(&[CGROUP], why);
+            self.limits.push(NO_CGROUP);
+        }
         self.map();
         let (unmap, counts_splits) = self.unmap();
         let calls = self.calls()?;

@@ -28,7 +28,8 @@ fn without_anything_it_is_top_of_everything() {
         options.view,
         View::Top {
             interval: second,
-            rows: 20
+            rows: 20,
+            by: By::Process,
         }
     );
     assert_eq!(options.form, Form::Text);

@@ -94,6 +94,14 @@ impl Source for Memory {
         Ok(self.listed.clone())
     }
 
+    fn identity(&mut self, _: ProcessKey) -> Option<crate::source::Identity> {
+        None
+    }
+
+    fn cgroup_path(&mut self, _: u64) -> Option<String> {
+        None
+    }
+
     fn tells_order(&self) -> bool {
         true
     }
@@ -178,6 +186,7 @@ fn job(sink: &Memo) -> Job {
         duration: None,
         command: None,
         proc: Proc::default(),
+        hierarchy: None,
     }
 }
 
@@ -274,6 +283,7 @@ fn sums_come_at_each_interval_and_at_the_end() {
         work: Work::Sums {
             interval: Some(Duration::from_millis(10)),
             rows: 5,
+            by: By::Process,
         },
         ..job(&sink)
     };

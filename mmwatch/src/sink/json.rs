@@ -120,8 +120,12 @@ struct EventLine<'a> {
     uid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ns_pid: Option<u32>,
     start_boot_ns: u64,
     cgroup_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<Errno>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +217,7 @@ impl<'a> EventLine<'a> {
             more: _,
             rlimit_as_bytes: _,
             actor,
+            who,
             space,
             what: _,
         } = event;
@@ -231,8 +236,12 @@ impl<'a> EventLine<'a> {
             comm: actor.comm.as_bytes(),
             uid: actor.uid,
             owner_pid: (actor.owner_tgid != actor.tgid).then_some(actor.owner_tgid),
+            ns_pid: who.as_ref().and_then(|who| who.namespace_pid),
             start_boot_ns: actor.start_boot_ns,
             cgroup_id: actor.cgroup_id,
+            container: who
+                .as_ref()
+                .and_then(|who| Some(who.container()?.id.as_str())),
             errno: *errno,
             errno_reason: reason.as_ref().map(Reason::name),
             errno_text: *reason,

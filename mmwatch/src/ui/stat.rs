@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Signed, VMAS_HEADER, VMAS_WIDTH, backings, is_empty, vmas};
+use super::{Signed, VMAS_HEADER, backings, groups, is_empty, vmas};
 use crate::{
     churn::{OpSums, Report, Row},
     event::Op,
@@ -53,11 +53,22 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
         )
     })?;
 
-    writeln!(
-        out,
-        "{:>7} {:<15} {VMAS_HEADER} {:>9} {:>9} {:>9} {:>7}",
-        "PID", "COMM", "OPS", "MAPPED", "UNMAPPED", "ERRORS"
-    )?;
+    let counts_header = format!(
+        "{:>9} {:>9} {:>9} {:>7}",
+        "OPS", "MAPPED", "UNMAPPED", "ERRORS"
+    );
+    match &report.groups {
+        Some(groups) => groups::header(out, groups, &counts_header)?,
+        None => writeln!(
+            out,
+            "{:>7} {:<15} {VMAS_HEADER} {counts_header}",
+            "PID", "COMM"
+        )?,
+    }
+    for group in report.groups.iter().flat_map(|groups| &groups.rows) {
+        groups::row(out, group, report.max_map_count)?;
+        counts(out, &group.row)?;
+    }
     for process in &report.processes {
         write!(
             out,
@@ -70,7 +81,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
     }
     for (name, row) in [("other", &report.other), ("all", &report.all)] {
         if !is_empty(row) || name == "all" {
-            write!(out, "{:>7} {name:<15} {:>VMAS_WIDTH$} ", "", "")?;
+            groups::sum(out, report.groups.as_ref(), name)?;
             counts(out, row)?;
         }
     }

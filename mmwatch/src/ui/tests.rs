@@ -1,5 +1,12 @@
+use std::sync::Arc;
+
 use super::*;
-use crate::{clock::WallClock, sample};
+use crate::{
+    churn::By,
+    clock::WallClock,
+    identity::{Cgroup, Who},
+    sample,
+};
 
 /// The lines of a drawing; each must keep to 100 columns and to plain characters.
 fn lines(text: &str) -> Vec<&str> {
@@ -92,4 +99,34 @@ fn percent_is_never_rounded_up_to_the_limit() {
     assert_eq!(percent(65_530, 65_530), "100.0");
     assert_eq!(percent(0, 0), "0.0");
     assert_eq!(format!("{:>6}", Percent { part: 1, limit: 8 }), "  12.5");
+}
+
+#[test]
+fn groups_have_a_row_each() {
+    let mut report = sample::report();
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    for (process, path) in report.processes.iter_mut().zip([
+        format!("/system.slice/docker-{id}.scope"),
+        format!("/kubepods/{}/x.service", "very-long-".repeat(9)),
+    ]) {
+        process.who = Some(Arc::new(Who {
+            namespace_pid: None,
+            cgroup: Some(Arc::new(Cgroup::new(path))),
+        }));
+    }
+    let grouped = |by| report.clone().grouped(by, 9, |uid| uid.to_string());
+    let clock = WallClock::with_offset(sample::BOOT_AT_UNIX_NS);
+    let text = top::draw(&grouped(By::Container), &sample::ledger(), clock);
+    assert_eq!(
+        lines(&text)[2..7],
+        [
+            "CONTAINER                     PROCS    VMAS   MOST %LIMIT  MAPS/s UNMAP/s  MAPPED/s  UNMAPPED  ERRS",
+            "0123456789ab                      1     120    120    0.1      50      50    400KiB    200KiB     0",
+            "-                                 1       0      0    0.0       1       1     78KiB    202KiB     1",
+            "other                                                           1       0        0B        0B     0",
+            "all                                                            52      51    478KiB    402KiB     1",
+        ]
+    );
+    let text = stat::draw(&grouped(By::Cgroup), &sample::ledger(), "x");
+    assert!(text.contains("…ery-long-very-long-/x.service "), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{VMAS_HEADER, VMAS_WIDTH, backings, bytes_rate, is_empty, rate, vmas};
+use super::{VMAS_HEADER, backings, bytes_rate, groups, is_empty, rate, vmas};
 use crate::{
     churn::{Report, Row},
     clock::WallClock,
@@ -28,11 +28,22 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
         Nanos(span),
         report.max_map_count,
     )?;
-    writeln!(
-        out,
-        "{:>7} {:<15} {VMAS_HEADER} {:>7} {:>7} {:>9} {:>9} {:>5}",
-        "PID", "COMM", "MAPS/s", "UNMAP/s", "MAPPED/s", "UNMAPPED", "ERRS"
-    )?;
+    let rates_header = format!(
+        "{:>7} {:>7} {:>9} {:>9} {:>5}",
+        "MAPS/s", "UNMAP/s", "MAPPED/s", "UNMAPPED", "ERRS"
+    );
+    match &report.groups {
+        Some(groups) => groups::header(out, groups, &rates_header)?,
+        None => writeln!(
+            out,
+            "{:>7} {:<15} {VMAS_HEADER} {rates_header}",
+            "PID", "COMM"
+        )?,
+    }
+    for group in report.groups.iter().flat_map(|groups| &groups.rows) {
+        groups::row(out, group, report.max_map_count)?;
+        rates(out, &group.row, span)?;
+    }
     for process in &report.processes {
         write!(
             out,
@@ -45,7 +56,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
     }
     for (name, row) in [("other", &report.other), ("all", &report.all)] {
         if !is_empty(row) || name == "all" {
-            write!(out, "{:>7} {name:<15} {:>VMAS_WIDTH$} ", "", "")?;
+            groups::sum(out, report.groups.as_ref(), name)?;
             rates(out, row, span)?;
         }
     }

@@ -20,14 +20,22 @@ fn every_runtime_s_paths_are_known() {
         (format!("/docker/{ID}"), Some(Docker)),
         (format!("/system.slice/docker-{ID}.scope"), Some(Docker)),
         // Docker in a container, cgroups of its own beneath.
-        (format!("/system.slice/docker-{ID}.scope/init"), Some(Docker)),
+        (
+            format!("/system.slice/docker-{ID}.scope/init"),
+            Some(Docker),
+        ),
         (format!("/machine.slice/libpod-{ID}.scope"), Some(Podman)),
         (
-            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container"),
+            format!(
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container"
+            ),
             Some(Podman),
         ),
         (format!("/libpod_parent/{ID}"), Some(Podman)),
-        (format!("/system.slice/nerdctl-{ID}.scope"), Some(Containerd)),
+        (
+            format!("/system.slice/nerdctl-{ID}.scope"),
+            Some(Containerd),
+        ),
         (format!("/default/{ID}"), None),
         (format!("/ecs/0123456789abcdef0123456789abcdef/{ID}"), None),
     ] {
@@ -35,7 +43,12 @@ fn every_runtime_s_paths_are_known() {
     }
     assert_container("/lxc.payload.web", "web", Some(Lxc), None);
     assert_container("/lxc/web/ns", "web", Some(Lxc), None);
-    assert_container("/machine.slice/machine-web.scope", "web", Some(Nspawn), None);
+    assert_container(
+        "/machine.slice/machine-web.scope",
+        "web",
+        Some(Nspawn),
+        None,
+    );
     assert_container(
         "/machine.slice/systemd-nspawn@web.service/payload",
         "web",
@@ -51,7 +64,9 @@ fn pods_have_their_uid() {
     let underscored = UID.replace('-', "_");
     for (path, runtime) in [
         (
-            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"),
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
+            ),
             Some(Runtime::Containerd),
         ),
         (
@@ -61,7 +76,10 @@ fn pods_have_their_uid() {
         (format!("/kubepods/besteffort/pod{UID}/{ID}"), None),
         // Under kind, and other Kubernetes in Docker.
         (
-            format!("/docker/{}/kubelet/kubepods/pod{UID}/{ID}", ID.replace('0', "f")),
+            format!(
+                "/docker/{}/kubelet/kubepods/pod{UID}/{ID}",
+                ID.replace('0', "f")
+            ),
             None,
         ),
     ] {
@@ -91,7 +109,10 @@ fn what_is_no_container_is_a_unit_or_nothing() {
         ),
         ("/user.slice/user-1000.slice", None),
         // A monitor is not its container, and a pod's own cgroup none either.
-        ("/machine.slice/libpod-conmon-0123.scope", Some("libpod-conmon-0123.scope")),
+        (
+            "/machine.slice/libpod-conmon-0123.scope",
+            Some("libpod-conmon-0123.scope"),
+        ),
         ("/lxc.monitor.web", None),
         ("/docker", None),
         ("/kubepods/burstable", None),

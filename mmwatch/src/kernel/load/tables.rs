@@ -9,6 +9,7 @@ use aya::{
     programs::{Iter, ProgramError},
 };
 use mmwatch_common::{
+    identity::{CgroupPath, Identity},
     names,
     space::Listed,
     sums::{Process, ProcessKey},
@@ -20,6 +21,7 @@ use crate::error::Error;
 /// The tables of a loaded object.
 pub(super) struct Tables {
     processes: HashMap<MapData, ProcessKey, Process>,
+    cgroups: HashMap<MapData, u64, CgroupPath>,
 }
 
 impl Tables {
@@ -30,7 +32,8 @@ impl Tables {
         processes
             .insert(ProcessKey::OTHER, Process::default(), 0)
             .map_err(|error| map_failure(&error))?;
-        Ok(Self { processes })
+        let cgroups = take(ebpf, names::CGROUPS, HashMap::try_from)?;
+        Ok(Self { processes, cgroups })
     }
 
     /// All sums. Other processes come and go meanwhile; what is there all the
@@ -46,6 +49,20 @@ impl Tables {
             }
         }
         Ok(all)
+    }
+
+    /// Whose a process is, if anything of it was seen.
+    pub(super) fn identity(&self, key: ProcessKey) -> Option<Identity> {
+        let process = self.processes.get(&key, 0).ok()?;
+        // Zero until the program that made the entry has looked.
+        (process.identity != Identity::default()).then_some(process.identity)
+    }
+
+    /// The path of a cgroup, if it was seen being made.
+    pub(super) fn cgroup_path(&self, id: u64) -> Option<String> {
+        let CgroupPath { path } = self.cgroups.get(&id, 0).ok()?;
+        let path = path.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(path).into_owned())
     }
 
     pub(super) fn forget(&mut self, key: ProcessKey) {

@@ -345,6 +345,12 @@ pub(super) const THREAD_EXIT: Program = program(
     Attach::RawTracepoint("sched_process_exit"),
     Hook::ThreadExit,
 );
+/// A cgroup is made, and tells its path.
+pub(super) const CGROUP: Program = program(
+    "raw_cgroup_mkdir",
+    Attach::RawTracepoint("cgroup_mkdir"),
+    Hook::Cgroup,
+);
 pub(super) const EXIT: &[Program] = &[
     program(
         "raw_exit_mmap",

@@ -4,9 +4,10 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{SCHEMA, as_text, lossy};
 use crate::{
-    churn::{BackingSums, OpSums, ProcessReport, Report, Row, Slope, Sums},
+    churn::{BackingSums, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
     clock::{WallClock, WallTime},
     event::{Backing, Op},
+    identity::Who,
     ledger::{Ledger, LedgerJson},
 };
 
@@ -22,6 +23,8 @@ pub(super) struct ReportLine<'a> {
     elapsed_ns: u64,
     max_map_count: u32,
     processes: Vec<ProcessFields<'a>>,
+    #[serde(flatten)]
+    groups: Option<GroupsFields<'a>>,
     other: RowFields<'a>,
     all: RowFields<'a>,
     ledger: LedgerJson<'a>,
@@ -34,6 +37,8 @@ struct ProcessFields<'a> {
     #[serde(serialize_with = "lossy")]
     comm: &'a [u8],
     uid: u32,
+    #[serde(flatten)]
+    who: Option<WhoFields<'a>>,
     alive: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     vmas: Option<u32>,
@@ -45,6 +50,41 @@ struct ProcessFields<'a> {
     time_to_limit_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_bytes: Option<u64>,
+    #[serde(flatten)]
+    row: RowFields<'a>,
+}
+
+/// Whose a process is.
+#[derive(Serialize)]
+struct WhoFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ns_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct GroupsFields<'a> {
+    by: &'static str,
+    groups: Vec<GroupFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct GroupFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    processes: u64,
+    vmas: u64,
+    vmas_of_largest: u32,
+    total_bytes: u64,
     #[serde(flatten)]
     row: RowFields<'a>,
 }
@@ -103,6 +143,7 @@ impl<'a> ReportLine<'a> {
                 .iter()
                 .map(|process| ProcessFields::new(process, report.max_map_count))
                 .collect(),
+            groups: report.groups.as_ref().map(GroupsFields::new),
             other: RowFields::new(&report.other),
             all: RowFields::new(&report.all),
             ledger: ledger.to_json(),
@@ -117,6 +158,7 @@ impl<'a> ProcessFields<'a> {
             start_boot_ns: process.key.start_boot_ns,
             comm: process.comm.as_bytes(),
             uid: process.uid,
+            who: process.who.as_deref().map(WhoFields::new),
             alive: process.alive,
             vmas: process.vmas,
             vmas_peak: process.vmas_peak,
@@ -124,6 +166,38 @@ impl<'a> ProcessFields<'a> {
             time_to_limit_ns: process.time_to_limit_ns(limit),
             total_bytes: process.total_bytes,
             row: RowFields::new(&process.row),
+        }
+    }
+}
+
+impl<'a> WhoFields<'a> {
+    fn new(who: &'a Who) -> Self {
+        let cgroup = who.cgroup.as_deref();
+        let container = who.container();
+        Self {
+            ns_pid: who.namespace_pid,
+            cgroup: cgroup.map(|cgroup| cgroup.path.as_str()),
+            unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_deref()),
+            container: container.map(|container| container.id.as_str()),
+            runtime: container.and_then(|container| Some(container.runtime?.name())),
+            pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
+        }
+    }
+}
+
+impl<'a> GroupsFields<'a> {
+    fn new(groups: &'a Groups) -> Self {
+        let group = |group: &'a Group| GroupFields {
+            name: group.name.as_deref(),
+            processes: group.processes,
+            vmas: group.vmas,
+            vmas_of_largest: group.vmas_of_largest,
+            total_bytes: group.total_bytes,
+            row: RowFields::new(&group.row),
+        };
+        Self {
+            by: groups.by.name(),
+            groups: groups.rows.iter().map(group).collect(),
         }
     }
 }

@@ -1,0 +1,61 @@
+//! Whose a process is.
+
+use mmwatch_common::identity::Identity;
+
+use crate::{
+    globals::{config, offset},
+    memory::{member_or_zero, read_or_zero},
+};
+
+/// Place of a process's own id among the ids of its signals (`enum pid_type`).
+const PIDTYPE_TGID: usize = 1;
+/// Size of `struct upid`, and the largest depth of pid namespaces (`MAX_PID_NS_LEVEL`).
+const UPID_BYTES: u64 = 16;
+const MAX_LEVEL: u32 = 31;
+
+/// Of any task's process. What cannot be read is 0.
+#[inline(always)]
+pub fn of(task: u64) -> Identity {
+    let signal = member_or_zero!(task, task_signal: u64);
+    let pid: u64 = read_or_zero(
+        signal,
+        offset!(signal_pids) + PIDTYPE_TGID * size_of::<u64>(),
+    );
+    let level = member_or_zero!(pid, pid_level: u32) & MAX_LEVEL;
+    let number = pid + offset!(pid_numbers) as u64 + u64::from(level) * UPID_BYTES;
+    let namespace = member_or_zero!(number, upid_namespace: u64);
+    Identity {
+        cgroup_id: cgroup_id(cgroup(task)),
+        pid_namespace: member_or_zero!(namespace, pid_namespace_inode: u32),
+        // `upid.nr` comes first.
+        namespace_tgid: read_or_zero(number, 0),
+    }
+}
+
+/// The cgroup of a task in the hierarchy that counts.
+#[inline(always)]
+fn cgroup(task: u64) -> u64 {
+    let set = member_or_zero!(task, task_cgroups: u64);
+    match config!(cgroup_subsystem) {
+        0 => member_or_zero!(set, css_set_default: u64),
+        number => {
+            let place = (number as usize - 1) * size_of::<u64>();
+            let state: u64 = read_or_zero(set, offset!(css_set_subsystems) + place);
+            member_or_zero!(state, css_cgroup: u64)
+        }
+    }
+}
+
+/// The id of a cgroup, unique among those of its hierarchy.
+#[inline(always)]
+pub fn cgroup_id(cgroup: u64) -> u64 {
+    let node = member_or_zero!(cgroup, cgroup_node: u64);
+    member_or_zero!(node, node_id: u64)
+}
+
+/// Whether a cgroup is of the hierarchy that counts.
+#[inline(always)]
+pub fn is_of_hierarchy(cgroup: u64) -> bool {
+    let root = member_or_zero!(cgroup, cgroup_root: u64);
+    member_or_zero!(root, cgroup_root_number: u32) == config!(cgroup_hierarchy)
+}

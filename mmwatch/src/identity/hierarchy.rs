@@ -1,0 +1,184 @@
+//! Hierarchies of cgroups: which of them tells processes apart, and its tree.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Controllers whose v1 hierarchy is taken where there is one, best first: container
+/// runtimes give each container a cgroup of its own in all of them.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+
+/// Depth of a tree, at most.
+const MAX_DEPTH: usize = 64;
+
+/// A hierarchy that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    /// Its controller; `None` for the v2 hierarchy.
+    pub controller: Option<String>,
+    /// Its number in `/proc/PID/cgroup`; 0 for the v2 hierarchy.
+    pub number: u32,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// The cgroup that the mount begins at.
+    pub root: String,
+}
+
+impl Hierarchy {
+    /// By `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    pub fn of(mountinfo: &str, own: &str) -> Option<Self> {
+        let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let v1 = CONTROLLERS.iter().find_map(|controller| {
+            let mount = mounts
+                .iter()
+                .find(|mount| mount.kind == "cgroup" && mount.has(controller))?;
+            Some((
+                Some((*controller).to_owned()),
+                number(own, controller)?,
+                mount,
+            ))
+        });
+        let (controller, number, mount) = match v1 {
+            Some(found) => found,
+            None => (
+                None,
+                0,
+                mounts.iter().find(|mount| mount.kind == "cgroup2")?,
+            ),
+        };
+        Some(Self {
+            controller,
+            number,
+            mount: mount.point.into(),
+            root: mount.root.to_owned(),
+        })
+    }
+
+    /// The ids and paths of all cgroups below the mount. What goes meanwhile is
+    /// left out.
+    pub fn walk(&self) -> Vec<(u64, String)> {
+        let mut found = Vec::new();
+        let root = self.root.trim_end_matches('/');
+        walk(&self.mount, root, 0, &mut found);
+        found
+    }
+}
+
+fn walk(dir: &Path, path: &str, depth: usize, found: &mut Vec<(u64, String)>) {
+    let Ok(metadata) = fs::metadata(dir) else {
+        return;
+    };
+    let shown = if path.is_empty() { "/" } else { path };
+    // The inode number of its directory is a cgroup's id.
+    found.push((metadata.ino(), shown.to_owned()));
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if depth < MAX_DEPTH && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let below = format!("{path}/{}", entry.file_name().to_string_lossy());
+            walk(&entry.path(), &below, depth + 1, found);
+        }
+    }
+}
+
+/// The number of a controller's hierarchy: `4:memory:/path`.
+fn number(own: &str, controller: &str) -> Option<u32> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers) = (fields.next()?, fields.next()?);
+        controllers
+            .split(',')
+            .any(|of| of == controller)
+            .then(|| number.parse().ok())?
+    })
+}
+
+/// A line of mountinfo.
+struct Mount<'a> {
+    root: &'a str,
+    point: &'a str,
+    kind: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// `31 23 0:28 / /sys/fs/cgroup rw … - cgroup2 cgroup2 rw,nsdelegate`
+    fn parse(line: &'a str) -> Option<Self> {
+        let (before, after) = line.split_once(" - ")?;
+        let mut before = before.split(' ').skip(3);
+        let mut after = after.split(' ');
+        Some(Self {
+            root: before.next()?,
+            point: before.next()?,
+            kind: after.next()?,
+            options: after.nth(1)?,
+        })
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.options.split(',').any(|option| option == controller)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+36 31 0:33 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+37 31 0:34 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn the_memory_controller_goes_first_where_it_is_v1() {
+        let own = "7:pids:/\n4:memory:/a\n0::/\n";
+        let found = Hierarchy::of(HYBRID, own).unwrap();
+        assert_eq!(found.controller.as_deref(), Some("memory"));
+        assert_eq!((found.number, found.root.as_str()), (4, "/"));
+        assert_eq!(found.mount, Path::new("/sys/fs/cgroup/memory"));
+        // Mounted, and of no number: as if it were not there.
+        let found = Hierarchy::of(HYBRID, "7:pids:/\n0::/\n").unwrap();
+        assert_eq!(found.controller.as_deref(), Some("pids"));
+        assert_eq!(found.number, 7);
+    }
+
+    #[test]
+    fn v2_is_what_is_left() {
+        let mounts = "24 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw,nsdelegate\n";
+        let found = Hierarchy::of(mounts, "0::/\n").unwrap();
+        assert_eq!((found.controller, found.number), (None, 0));
+        assert_eq!(found.root, "/docker/1");
+        assert_eq!(Hierarchy::of("", "0::/\n"), None);
+    }
+
+    #[test]
+    fn the_tree_has_the_inode_numbers_of_its_directories() {
+        let dir = std::env::temp_dir().join(format!("mmwatch-tree-{}", std::process::id()));
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::write(dir.join("file"), "").unwrap();
+        let hierarchy = |root: &str| Hierarchy {
+            controller: None,
+            number: 0,
+            mount: dir.clone(),
+            root: root.to_owned(),
+        };
+        let inode = |path: &str| fs::metadata(dir.join(path)).unwrap().ino();
+        let mut found = hierarchy("/").walk();
+        found.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let want = [("", "/"), ("a", "/a"), ("a/b", "/a/b")];
+        let want: Vec<_> = want.map(|(at, path)| (inode(at), path.to_owned())).into();
+        assert_eq!(found, want);
+        // A mount of a part, as in a container.
+        let found = hierarchy("/docker/1").walk();
+        assert!(found.contains(&(inode("a/b"), "/docker/1/a/b".to_owned())));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
