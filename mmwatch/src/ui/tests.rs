@@ -128,5 +128,5 @@ fn groups_have_a_row_each() {
         ]
     );
     let text = stat::draw(&grouped(By::Cgroup), &sample::ledger(), "x");
-    assert!(text.contains("…ery-long-very-long-/x.service "), "{text}");
+    assert!(text.contains("…y-long-very-long-/x.service "), "{text}");
 }
