@@ -2,11 +2,12 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`segment`] and [`diff`], is pure.
+//! and in [`clues`], [`elf`], [`file`], [`segment`] and [`diff`], is pure.
 
 pub mod clues;
 pub mod diff;
 pub mod elf;
+pub mod file;
 pub mod read;
 pub mod segment;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 pub use self::{
     elf::Part,
+    file::FileKind,
     segment::{Certainty, Segment},
 };
 use crate::{
