@@ -38,7 +38,7 @@ pub fn main(words: &[String]) {
             posix(name);
             String::new()
         }
-        ["memfd", name] => memfd(name),
+        ["memfd", name] => return memfd(name),
         ["fd", fd, perm, page, pages] => {
             map(fd.parse().unwrap(), perm, number(page), number(pages));
             String::new()
@@ -135,7 +135,7 @@ fn posix(name: &str) {
     map(file.as_raw_fd(), "rw-s", 0, 2);
 }
 
-fn memfd(name: &str) -> String {
+fn memfd(name: &str) {
     let name = CString::new(name).unwrap();
     // Without MFD_CLOEXEC, it is passed on at exec.
     // SAFETY: the name is a string of C.
@@ -153,7 +153,6 @@ fn memfd(name: &str) -> String {
     let mut ready = String::new();
     let mut out = BufReader::new(passed_to.stdout.take().unwrap());
     assert_ne!(out.read_line(&mut ready).unwrap(), 0);
-    // Open until this process ends, as /proc/PID/fd is looked at.
-    let fd = std::os::fd::IntoRawFd::into_raw_fd(file);
-    format!(" {} {fd}", passed_to.id())
+    println!("ready {} {fd}", passed_to.id());
+    passed_to.wait().unwrap();
 }

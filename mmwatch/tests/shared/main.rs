@@ -471,7 +471,7 @@ fn processes_of_others_are_counted() {
     let exe = env::current_exe().unwrap();
     let own = Still::new(Command::new(exe).args(words).uid(NOBODY));
     // Who may not open it any more still finds it by stat.
-    fs::set_permissions(&file.0, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file.0, Permissions::from_mode(0o000)).unwrap();
     let text = String::from_utf8(mmwatch.output().unwrap().stdout).unwrap();
     assert!(text.contains(&format!(" {} ", own.pid())), "{text}");
     assert!(text.contains(", one process alone"), "{text}");
