@@ -302,6 +302,26 @@ mod tests {
     }
 
     #[test]
+    fn processes_are_listed_with_names_and_namespaces() {
+        let scratch = Scratch::new("list");
+        scratch.file("20/comm", "a name of fifteen and more\n");
+        scratch.file("3/comm", "x\ny\n");
+        scratch.file("self3/comm", "");
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, scratch.0.join(at)).unwrap();
+        fs::create_dir(scratch.0.join("3/ns")).unwrap();
+        link("ipc:[4026531839]", "3/ns/ipc");
+        link("20", "self");
+        let proc = Proc::at(&scratch.0);
+        assert_eq!(proc.pids().unwrap(), [3, 20]);
+        assert_eq!(proc.own_pid(), Some(20));
+        assert_eq!(proc.comm(3).unwrap().as_bytes(), b"x\ny");
+        assert_eq!(proc.comm(20).unwrap().as_bytes(), b"a name of fifte");
+        assert_eq!(proc.comm(4), None);
+        assert_eq!(proc.ipc_namespace(3), Some(4_026_531_839));
+        assert_eq!(proc.ipc_namespace(20), None);
+    }
+
+    #[test]
     fn the_limit_is_read_or_the_kernels_default() {
         let scratch = Scratch::new("limit");
         let proc = Proc::at(&scratch.0);
