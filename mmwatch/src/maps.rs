@@ -2,7 +2,7 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`file`], [`segment`] and [`diff`], is pure.
+//! and in [`clues`], [`elf`], [`mod@file`], [`segment`] and [`diff`], is pure.
 
 pub mod clues;
 pub mod diff;
