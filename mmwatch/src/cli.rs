@@ -74,6 +74,7 @@ Examples:
   mmwatch stat -- make                      sums over a command and its children
   mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch maps 1234                         what each mapping of a process is
+  mmwatch shared /dev/shm/ring              who maps a file, and who could talk to whom
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -150,6 +151,22 @@ Examples:
   mmwatch maps --watch 5 1234     who maps it, every five seconds
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
+    /// Who shares memory with whom: files, memfds, System V and POSIX segments, and more
+    ///
+    /// Without an argument, all objects that two processes or more have shared
+    /// mappings of. With a PID, those that it has, others or not. With a FILE,
+    /// who maps it, private mappings too. Each with ranges, permissions and,
+    /// as arrows, who could write what whom could read. Needs no BPF.
+    /// docs/shared.md explains each field.
+    #[command(after_help = "\
+Examples:
+  mmwatch shared                         whatever is shared on this machine
+  mmwatch shared 1234                    what a process shares, and with whom
+  mmwatch shared /dev/shm/ring           who maps a file
+  mmwatch shared /proc/1234/fd/5         who maps a memfd that a process has open
+  mmwatch shared -o dot | dot -Tsvg      a graph of all, drawn by Graphviz
+  mmwatch shared -o json | jq .paths")]
+    Shared(SharedArgs),
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
@@ -269,6 +286,17 @@ pub struct MapsArgs {
     pub kernel: KernelArgs,
 }
 
+/// Flags of `shared`.
+#[derive(Debug, Args)]
+pub struct SharedArgs {
+    /// A process, or a file: digits alone are a process, ./123 is a file
+    #[arg(value_name = "PID|FILE")]
+    pub of: Option<OsString>,
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = SharedOutputArg::Text, help_heading = "Output")]
+    pub output: SharedOutputArg,
+}
+
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -358,6 +386,17 @@ pub enum OutputArg {
     Text,
     /// One JSON object a line; docs/events.md is the reference
     Json,
+}
+
+/// Form of the output of `shared`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SharedOutputArg {
+    /// For people
+    Text,
+    /// One JSON object a line; docs/shared.md is the reference
+    Json,
+    /// A graph for Graphviz
+    Dot,
 }
 
 /// How to hook the kernel.

@@ -379,7 +379,7 @@ impl Map {
 }
 
 /// Name of a thread. Shows itself escaped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm([u8; COMM_LEN]);
 
 impl Comm {

@@ -51,6 +51,11 @@ impl Prot {
         LETTERS[(self.bits() & PROT_LETTERS) as usize]
     }
 
+    /// Whether the memory may be read.
+    pub const fn is_readable(self) -> bool {
+        self.bits() & PROT_READ != 0
+    }
+
     /// Whether the memory may be written to.
     pub const fn is_writable(self) -> bool {
         self.bits() & PROT_WRITE != 0

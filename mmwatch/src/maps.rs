@@ -2,11 +2,12 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`segment`], [`diff`] and [`history`], is pure.
+//! and in [`clues`], [`elf`], [`mod@file`], [`segment`], [`diff`] and [`history`], is pure.
 
 pub mod clues;
 pub mod diff;
 pub mod elf;
+pub mod file;
 pub mod history;
 pub mod read;
 pub mod segment;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 pub use self::{
     elf::Part,
+    file::FileKind,
     history::{Deed, History, Life},
     segment::{Certainty, Segment},
 };

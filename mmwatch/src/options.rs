@@ -12,7 +12,8 @@ use mmwatch_common::event::COMM_LEN;
 use crate::{
     churn::By,
     cli::{
-        Cli, CliCommand, HooksArg, KernelArgs, MapsArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs,
+        Cli, CliCommand, HooksArg, KernelArgs, MapsArgs, OutputArg, SharedArgs, SharedOutputArg,
+        TopArgs, VerifyArgs, WatchArgs,
     },
     error::{Error, Result},
     event::{Backing, Op},
@@ -24,6 +25,7 @@ use crate::{
     launch,
     maps::read::Source,
     process::{PASSWD, PidKind, Proc, page_bytes, user_id},
+    shared::read::Subject,
     text::{Bytes, Escaped},
 };
 
@@ -40,6 +42,8 @@ pub enum Task {
     Watch(Options),
     /// Explain address spaces.
     Maps(Maps),
+    /// Tell who shares memory with whom.
+    Shared(Sharing),
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -78,6 +82,26 @@ pub enum Shown {
     Picture,
     /// What changes within this time.
     Changes(Duration),
+}
+
+/// How to show who shares memory with whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// What is asked about.
+    pub subject: Subject,
+    /// In which form.
+    pub form: SharedForm,
+}
+
+/// Form of the output of `shared`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedForm {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+    /// A graph for Graphviz.
+    Dot,
 }
 
 /// How to watch.
@@ -195,6 +219,7 @@ impl Task {
                     _ => return Ok(Self::Maps(maps)),
                 }
             }
+            CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
             CliCommand::Top(args) => top(args)?,
             CliCommand::Trace(args) => (View::Trace, args.watch),
             CliCommand::Stat(args) => {
@@ -225,13 +250,7 @@ fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
         ));
     }
     for &pid in &args.pid {
-        if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
-            return Err(usage(format!(
-                "{pid} is a thread of process {tgid}, and its mappings are the process's; use \
-                 mmwatch maps {tgid}"
-            )));
-        }
-        check_pid(pid, &system.proc)?;
+        check_space(pid, "maps", system)?;
     }
     Ok(Maps {
         pids: args.pid.clone(),
@@ -258,6 +277,48 @@ fn watch_maps(args: MapsArgs, pid: u32, interval: Duration) -> Result<(View, Wat
         ..WatchArgs::everything(args.pid, args.output, args.kernel)
     };
     Ok((View::Maps { pid, interval }, watch))
+}
+
+/// Whether a number is that of a process, which has an address space of its own.
+fn check_space(pid: u32, command: &str, system: &System) -> Result<()> {
+    if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
+        return Err(usage(format!(
+            "{pid} is a thread of process {tgid}, and its mappings are the process's; use \
+             mmwatch {command} {tgid}"
+        )));
+    }
+    check_pid(pid, &system.proc)
+}
+
+fn sharing(args: SharedArgs, system: &System) -> Result<Sharing> {
+    let is_number = |of: &OsStr| {
+        let bytes = of.as_bytes();
+        !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
+    };
+    let subject = match args.of {
+        None => Subject::All,
+        Some(of) if is_number(&of) => {
+            let number = of.to_string_lossy();
+            let pid = number.parse().ok().filter(|&pid: &u32| pid > 0);
+            let pid = pid.ok_or_else(|| {
+                usage(format!(
+                    "{number} is no number that a process can have; for a file of that name use \
+                     ./{number}"
+                ))
+            })?;
+            check_space(pid, "shared", system)?;
+            Subject::Process(pid)
+        }
+        Some(of) => Subject::File(of.into()),
+    };
+    Ok(Sharing {
+        subject,
+        form: match args.output {
+            SharedOutputArg::Text => SharedForm::Text,
+            SharedOutputArg::Json => SharedForm::Json,
+            SharedOutputArg::Dot => SharedForm::Dot,
+        },
+    })
 }
 
 fn top(args: TopArgs) -> Result<(View, WatchArgs)> {

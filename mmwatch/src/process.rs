@@ -7,8 +7,11 @@ use std::{
     str::FromStr,
 };
 
+use mmwatch_common::event::COMM_LEN;
+
 use crate::{
     error::{Error, Result},
+    event::Comm,
     explain::{Limits, Overcommit},
 };
 
@@ -87,6 +90,53 @@ impl Proc {
             }
             Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
         }
+    }
+
+    /// The text of the caller's own `maps`.
+    pub fn own_maps(&self) -> Result<Vec<u8>> {
+        let path = self.root.join("self/maps");
+        fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))
+    }
+
+    /// The caller's own id, as this procfs has it.
+    pub fn own_pid(&self) -> Option<u32> {
+        fs::read_link(self.root.join("self"))
+            .ok()?
+            .to_str()?
+            .parse()
+            .ok()
+    }
+
+    /// All processes, lowest id first.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let failed = || Error::io(format!("listing {}", self.root.display()));
+        let mut pids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// The name of a process's first thread; `None` when the process is no more.
+    pub fn comm(&self, pid: u32) -> Option<Comm> {
+        let name = fs::read(self.dir(pid).join("comm")).ok()?;
+        let name = name.strip_suffix(b"\n").unwrap_or(&name);
+        let mut bytes = [0; COMM_LEN];
+        for (byte, &of) in bytes.iter_mut().zip(name.iter().take(COMM_LEN - 1)) {
+            *byte = of;
+        }
+        Some(Comm::new(bytes))
+    }
+
+    /// Inode number of a process's IPC namespace, which tells it from others;
+    /// `None` when the process is no more, or the kernel has none.
+    pub fn ipc_namespace(&self, pid: u32) -> Option<u64> {
+        // `ipc:[4026531839]`
+        let link = fs::read_link(self.dir(pid).join("ns/ipc")).ok()?;
+        let number = link.to_str()?.strip_prefix("ipc:[")?.strip_suffix(']')?;
+        number.parse().ok()
     }
 
     /// Most VMAs that the kernel lets an address space have (`vm.max_map_count`).
@@ -285,6 +335,26 @@ mod tests {
         assert_eq!(proc.pid_kind(10).unwrap(), PidKind::Process);
         assert_eq!(proc.pid_kind(11).unwrap(), PidKind::ThreadOf(10));
         assert_eq!(proc.pid_kind(12).unwrap(), PidKind::Missing);
+    }
+
+    #[test]
+    fn processes_are_listed_with_names_and_namespaces() {
+        let scratch = Scratch::new("list");
+        scratch.file("20/comm", "a name of fifteen and more\n");
+        scratch.file("3/comm", "x\ny\n");
+        scratch.file("self3/comm", "");
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, scratch.0.join(at)).unwrap();
+        fs::create_dir(scratch.0.join("3/ns")).unwrap();
+        link("ipc:[4026531839]", "3/ns/ipc");
+        link("20", "self");
+        let proc = Proc::at(&scratch.0);
+        assert_eq!(proc.pids().unwrap(), [3, 20]);
+        assert_eq!(proc.own_pid(), Some(20));
+        assert_eq!(proc.comm(3).unwrap().as_bytes(), b"x\ny");
+        assert_eq!(proc.comm(20).unwrap().as_bytes(), b"a name of fifte");
+        assert_eq!(proc.comm(4), None);
+        assert_eq!(proc.ipc_namespace(3), Some(4_026_531_839));
+        assert_eq!(proc.ipc_namespace(20), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What each command does, from options to the exit code.
 
 mod flags;
+mod shared;
 
 use std::{
     ffi::OsString,
@@ -40,6 +41,7 @@ pub fn run(task: Task) -> Result<u8> {
     match task {
         Task::Watch(options) => watch(options),
         Task::Maps(maps) => explain(&maps),
+        Task::Shared(sharing) => shared::show(&sharing),
         Task::Check { form, hooks } => check(form, hooks),
         Task::Flags { form, question } => flags::answer(form, question),
     }
@@ -156,13 +158,17 @@ struct Checked<'a> {
     refusal: Option<String>,
 }
 
-/// Prints what is no stream. That nobody reads it to its end is no failure.
+/// Prints what is no stream.
 fn print(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("writing the output")(error))
-        }
-        _ => Ok(()),
+    written(writeln!(io::stdout(), "{}", text.trim_end())).map(|_| ())
+}
+
+/// Whether anybody reads what was written. That nobody does is no failure.
+fn written(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::io("writing the output")(error)),
     }
 }
 
@@ -181,7 +187,7 @@ fn explain(maps: &Maps) -> Result<u8> {
         let reading = Reading::take(&proc, pid, maps.source)?;
         let space = reading.space()?;
         let mut out = io::stdout();
-        let written = match (maps.shown, maps.form) {
+        let result = match (maps.shown, maps.form) {
             (Shown::Changes(time), form) => {
                 thread::sleep(time);
                 let later = Reading::take(&proc, pid, maps.source)?;
@@ -199,9 +205,8 @@ fn explain(maps: &Maps) -> Result<u8> {
             (Shown::Vmas, Form::Json) => json::maps::write_space(&mut out, &space),
             (Shown::Vmas, Form::Text) => out.write_all(ui::maps::draw(&space).as_bytes()),
         };
-        match written.and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            result => result.map_err(Error::io("writing the output"))?,
+        if !written(result.and_then(|()| out.flush()))? {
+            break;
         }
     }
     Ok(0)

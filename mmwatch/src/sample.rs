@@ -16,6 +16,8 @@ use crate::{
     explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags},
     ledger::{Ledger, Received, SinkCounters},
+    maps::{Lock, parse_maps},
+    shared::{Objects, Process, Shared, Wanted},
     source::{HookCounters, KernelCounters},
 };
 
@@ -318,3 +320,51 @@ pub(crate) fn ledger() -> Ledger {
         closed: true,
     }
 }
+
+/// What processes of these ids, names and lines of `/proc/PID/maps` have in
+/// common. Each has the IPC namespace 1.
+pub(crate) fn shared(processes: &[(u32, &str, &str)], wanted: &Wanted) -> Shared {
+    let mut objects = Objects::default();
+    for &(pid, name, maps) in processes {
+        let process = Process {
+            pid,
+            comm: comm(name),
+            ipc_namespace: 1,
+            hugetlbfs: Vec::new(),
+        };
+        for line in parse_maps(maps.as_bytes()).unwrap() {
+            if wanted.wants(&line) {
+                objects.add(&process, &line);
+            }
+        }
+    }
+    Shared {
+        lock: Lock::PerVma,
+        unread_processes: 0,
+        objects: objects.wanted(wanted),
+    }
+}
+
+/// A ring between three processes, a segment of System V, and a device.
+pub(crate) const SHARING: [(u32, &str, &str); 3] = [
+    (
+        7,
+        "w\"&\n",
+        "1000-3000 rw-s 00000000 00:1a 42 /dev/shm/ri\"ng\n\
+         5000-6000 rw-s 00000000 00:01 3 /SYSV00000000 (deleted)\n\
+         7000-8000 rw-s 00000000 00:05 9 /dev/fb0\n",
+    ),
+    (
+        8,
+        "reader",
+        "1000-2000 r--s 00001000 00:1a 42 /dev/shm/ri\"ng\n\
+         7000-8000 rw-s 00000000 00:05 9 /dev/fb0\n",
+    ),
+    (
+        9,
+        "both",
+        "1000-2000 r--s 00001000 00:1a 42 /dev/shm/ri\"ng\n\
+         2000-3000 r--p 00000000 00:1a 42 /dev/shm/ri\"ng\n\
+         5000-6000 rw-s 00000000 00:01 3 /SYSV00000000 (deleted)\n",
+    ),
+];

@@ -1,10 +1,12 @@
 //! What people look at. Drawing is a pure function of a report and the ledger,
-//! of a question about flags, or of an address space.
+//! of a question about flags, of an address space, or of who shares memory.
 
+pub mod dot;
 pub mod flags;
 mod groups;
 pub mod maps;
 pub mod picture;
+pub mod shared;
 pub mod stat;
 pub mod top;
 

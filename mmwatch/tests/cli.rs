@@ -51,6 +51,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "trace",
         "stat",
         "maps",
+        "shared",
         "check",
         "flags",
         "Examples:",

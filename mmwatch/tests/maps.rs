@@ -3,77 +3,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, ChildStdin, Command, Output, Stdio},
+    io::Write as _,
+    process::{Command, Output},
     thread,
 };
 
+use common::Still;
 use serde_json::Value;
 
-/// A child that does nothing until it is dropped.
-struct Still {
-    child: Child,
-    /// Its end is the child's.
-    _stdin: Option<ChildStdin>,
+fn cat() -> Still {
+    echo(&mut Command::new("/bin/cat"))
 }
 
-impl Still {
-    /// A child that has written a line, and reads its input since.
-    fn new(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        assert_ne!(out.read_line(&mut line).unwrap(), 0, "{command:?}");
-        Self {
-            _stdin: child.stdin.take(),
-            child,
-        }
-    }
-
-    fn cat() -> Self {
-        Self::echo(&mut Command::new("/bin/cat"))
-    }
-
-    /// A child that copies its input, and has copied a line.
-    fn echo(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(b"here\n").unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        Self {
-            child,
-            _stdin: Some(stdin),
-        }
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn maps(&self) -> String {
-        fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap()
-    }
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A child that copies its input, and has copied a line.
+fn echo(command: &mut Command) -> Still {
+    Still::after(command, |stdin| stdin.write_all(b"here\n").unwrap())
 }
 
 /// A Python that does this, and then nothing. `None` where there is no Python.
@@ -88,11 +37,7 @@ fn python(program: &str) -> Option<Still> {
 }
 
 fn mmwatch(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mmwatch"))
-        .arg("maps")
-        .args(args)
-        .output()
-        .unwrap()
+    common::mmwatch().arg("maps").args(args).output().unwrap()
 }
 
 #[track_caller]
@@ -217,7 +162,7 @@ fn of_object(space: &Value, part_of_path: &str) -> Vec<String> {
 
 #[test]
 fn every_row_of_a_program_is_named() {
-    let cat = Still::cat();
+    let cat = cat();
     let space = explained(cat.pid(), &[]);
     assert_same(&space, &cat.maps());
     assert_eq!(space["comm"], "cat");
@@ -264,7 +209,7 @@ fn every_row_of_a_program_is_named() {
 
 #[test]
 fn text_has_the_rows_and_the_sums() {
-    let cat = Still::cat();
+    let cat = cat();
     let text = stdout(&[&cat.pid().to_string()]);
     for line in cat.maps().lines() {
         let (range, rest) = line.split_once(' ').unwrap();
@@ -288,7 +233,7 @@ fn text_has_the_rows_and_the_sums() {
 
 #[test]
 fn several_processes_are_a_line_each() {
-    let (a, b) = (Still::cat(), Still::cat());
+    let (a, b) = (cat(), cat());
     let (a, b) = (a.pid().to_string(), b.pid().to_string());
     let text = stdout(&["-o", "json", &a, &b]);
     let pids: Vec<_> = text
@@ -337,7 +282,7 @@ fn shared_memory_threads_and_code_are_told() {
 fn a_program_whose_file_is_gone_is_known_still() {
     let copy = std::env::temp_dir().join(format!("mmwatch-maps-{}-cat", std::process::id()));
     fs::copy("/bin/cat", &copy).unwrap();
-    let cat = Still::echo(&mut Command::new(&copy));
+    let cat = echo(&mut Command::new(&copy));
     fs::remove_file(&copy).unwrap();
     let space = explained(cat.pid(), &[]);
     let parts = of_object(&space, "(deleted)");
@@ -349,7 +294,7 @@ fn a_program_whose_file_is_gone_is_known_still() {
 
 #[test]
 fn what_is_in_memory_is_told_on_demand() {
-    let cat = Still::cat();
+    let cat = cat();
     assert!(explained(cat.pid(), &[])["total"]["resident_bytes"].is_null());
     let space = explained(cat.pid(), &["--smaps"]);
     assert_same(&space, &cat.maps());
@@ -403,7 +348,7 @@ fn sixty_thousand_vmas_are_explained() {
 
 #[test]
 fn a_picture_shows_all_of_it() {
-    let cat = Still::cat();
+    let cat = cat();
     let picture = stdout(&["--picture", &cat.pid().to_string()]);
     assert!(picture.lines().count() <= 40, "{picture}");
     let vmas = picture
@@ -443,7 +388,7 @@ fn what_changes_is_told() {
     assert_eq!(change["delta_bytes"], 4096);
     assert_eq!(change["segment"], "anon");
 
-    let cat = Still::cat();
+    let cat = cat();
     let nothing = stdout(&["--diff", "1ms", &cat.pid().to_string()]);
     for sort in ["appeared", "vanished", "grew", "shrank", "changed"] {
         let row = nothing.lines().find(|line| line.starts_with(sort)).unwrap();

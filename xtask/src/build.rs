@@ -39,7 +39,10 @@ pub enum Linking {
 pub struct KernelTests {
     /// The test binary.
     pub tests: PathBuf,
-    /// The agent that it tests.
+    /// That of the tests of `mmwatch shared`, which depends on the kernel's own
+    /// sorts of shared memory.
+    pub shared: PathBuf,
+    /// The agent that they test.
     pub mmwatch: PathBuf,
 }
 
@@ -79,12 +82,14 @@ pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<P
 pub fn kernel_tests(workspace: &Workspace, linking: Linking) -> Result<KernelTests> {
     let mut cargo = workspace.cargo("test");
     cargo.args(["--no-run", "--package", "mmwatch", "--test", "kernel"]);
+    cargo.args(["--test", "shared"]);
     if linking == Linking::Static {
         cargo.arg("--release");
     }
     let messages = messages(&mut cargo, linking)?;
     Ok(KernelTests {
         tests: executable(&messages, "test", "kernel")?,
+        shared: executable(&messages, "test", "shared")?,
         mmwatch: executable(&messages, "bin", "mmwatch")?,
     })
 }

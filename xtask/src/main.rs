@@ -73,8 +73,9 @@ enum Task {
     /// Run the kernel tests, or a command, in VMs with other kernels
     ///
     /// Without a command, each kernel is booted once for each backend, and the kernel tests run in
-    /// it. With one, it is run on each kernel named (the newest by default), its output is ours and
-    /// so is its exit code. In the VM are busybox, `mmwatch` and `kernel-tests`:
+    /// it, with tracepoint those of `mmwatch shared` before. With one, it is run on each kernel
+    /// named (the newest by default), its output is ours and so is its exit code. In the VM are
+    /// busybox, `mmwatch`, `kernel-tests` and `shared-tests`:
     ///
     ///   cargo xtask vm --kernel 6.12 --hooks fentry
     ///   cargo xtask vm --kernel 5.10 -- mmwatch check

@@ -14,7 +14,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mmwatch_common::event::COMM_LEN;
 use object::ReadCache;
 
 use super::{
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::Comm,
+    event::{Comm, Dev},
     kernel::btf::{self, Btf},
     process::{Proc, page_bytes},
     space::{Line, MalformedLine},
@@ -72,10 +71,7 @@ impl Reading {
     pub fn take(proc: &Proc, pid: u32, source: Source) -> Result<Self> {
         let dir = proc.dir(pid);
         let path = dir.join(source.file_name());
-        let text = fs::read(&path).map_err(|error| refused(pid, &path, error))?;
-        if text.is_empty() {
-            return Err(no_address_space(pid, &dir));
-        }
+        let text = text(proc, pid, source)?;
         let mut clues = look_around(&dir);
         let lines = match source {
             Source::Maps => parse_maps(&text),
@@ -89,7 +85,7 @@ impl Reading {
         }
         Ok(Self {
             pid,
-            comm: comm(&dir),
+            comm: proc.comm(pid).unwrap_or_default(),
             lock: match source {
                 Source::Maps => lock_of_maps(),
                 Source::Smaps => Lock::MmapAndPageTables,
@@ -123,7 +119,22 @@ impl Reading {
     }
 }
 
-fn malformed(path: &Path, error: MalformedLine) -> Error {
+/// The kernel's text about the address space of a process.
+///
+/// # Errors
+///
+/// As [`Reading::take`].
+pub(crate) fn text(proc: &Proc, pid: u32, source: Source) -> Result<Vec<u8>> {
+    let dir = proc.dir(pid);
+    let path = dir.join(source.file_name());
+    let text = fs::read(&path).map_err(|error| refused(pid, &path, error))?;
+    if text.is_empty() {
+        return Err(no_address_space(pid, &dir));
+    }
+    Ok(text)
+}
+
+pub(crate) fn malformed(path: &Path, error: MalformedLine) -> Error {
     Error::io(format!("reading {}", path.display()))(io::Error::other(error))
 }
 
@@ -160,23 +171,12 @@ fn no_address_space(pid: u32, dir: &Path) -> Error {
     })
 }
 
-fn comm(dir: &Path) -> Comm {
-    let name = fs::read(dir.join("comm")).unwrap_or_default();
-    let mut bytes = [0; COMM_LEN];
-    let name = name.strip_suffix(b"\n").unwrap_or(&name);
-    for (byte, &of) in bytes.iter_mut().zip(name.iter().take(COMM_LEN - 1)) {
-        *byte = of;
-    }
-    Comm::new(bytes)
-}
-
 /// All clues but the objects. What cannot be read is left unknown.
 fn look_around(dir: &Path) -> Clues {
     let page_bytes = page_bytes();
     let auxiliary = fs::read(dir.join("auxv")).unwrap_or_default();
     let auxiliary = clues::auxiliary(&auxiliary, page_bytes);
     let (stack_pointers, all_threads) = stack_pointers(dir).unwrap_or_default();
-    let mountinfo = fs::read(dir.join("mountinfo")).unwrap_or_default();
     Clues {
         objects: Default::default(),
         exe: fs::read_link(dir.join("exe"))
@@ -186,9 +186,15 @@ fn look_around(dir: &Path) -> Clues {
         interpreter: auxiliary.interpreter,
         stack_pointers,
         all_threads,
-        hugetlbfs: clues::hugetlbfs(&String::from_utf8_lossy(&mountinfo)),
+        hugetlbfs: hugetlbfs(dir),
         page_bytes,
     }
+}
+
+/// Devices of hugetlbfs that a process sees, by its directory in `/proc`.
+pub(crate) fn hugetlbfs(dir: &Path) -> Vec<Dev> {
+    let mountinfo = fs::read(dir.join("mountinfo")).unwrap_or_default();
+    clues::hugetlbfs(&String::from_utf8_lossy(&mountinfo))
 }
 
 /// In order, and whether every thread has one here.
@@ -267,7 +273,7 @@ fn open_regular(path: &Path, inode: u64) -> Option<File> {
 
 /// Whether this kernel reads `maps` VMA by VMA: then what it keeps of a reader
 /// has a member for the VMA that is locked (6.17, and by another name since).
-fn lock_of_maps() -> Lock {
+pub(crate) fn lock_of_maps() -> Lock {
     const LOCKED_VMA: [&str; 2] = [
         "proc_maps_locking_ctx.locked_vma",
         "proc_maps_private.locked_vma",

@@ -6,7 +6,7 @@ use std::{fmt, ops::Range};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Vma,
+    FileKind, Vma,
     elf::{Elf, Part, Place},
 };
 use crate::{
@@ -371,35 +371,25 @@ fn of_image<'a>(line: &Line<'a>, images: &[Image<'a>], clues: &Clues) -> Option<
 
 /// A file, or what the kernel has a file for.
 fn of_file<'a>(line: &Line<'a>, clues: &Clues) -> Option<Verdict<'a>> {
-    if !line.has_file() || is_zero(line) {
-        return None;
-    }
-    let name = line.name;
-    // Files that the kernel makes for itself are on no device of any disk.
-    let internal = line.dev.0 >> 20 == 0;
-    if internal && is_sysv(name) {
-        return Some(Verdict::known(Segment::Shm));
-    }
-    if internal && name.starts_with(b"/memfd:") {
-        return Some(Verdict::known(Segment::Memfd));
-    }
-    if internal && name.starts_with(b"/anon_hugepage") || clues.hugetlbfs.contains(&line.dev) {
-        return Some(Verdict::known(Segment::Hugetlb));
-    }
-    if name.starts_with(b"/dev/shm/") {
-        return Some(Verdict::known(Segment::Shm));
-    }
-    if name.starts_with(b"/dev/hugepages/") {
-        return Some(Verdict::guessed(Segment::Hugetlb));
-    }
-    if name.starts_with(b"/dev/") {
-        return Some(Verdict::guessed(Segment::Special));
-    }
-    if !name.starts_with(b"/") {
-        // `anon_inode:[perf_event]`, `socket:[123]`.
-        return Some(Verdict::known(Segment::Special));
-    }
-    Some(match clues.objects.get(&file_id(line)) {
+    let (kind, certainty) = FileKind::of(line, &clues.hugetlbfs)?;
+    let segment = match kind {
+        FileKind::Anonymous => return None,
+        FileKind::SysvShm | FileKind::PosixShm => Segment::Shm,
+        FileKind::Memfd => Segment::Memfd,
+        FileKind::Hugetlb => Segment::Hugetlb,
+        FileKind::Device | FileKind::Special => Segment::Special,
+        FileKind::File => return Some(of_object(line, clues)),
+    };
+    Some(Verdict {
+        segment,
+        certainty,
+        object: None,
+    })
+}
+
+/// A file that is where no headers want it, or whose headers are not known.
+fn of_object<'a>(line: &Line<'a>, clues: &Clues) -> Verdict<'a> {
+    match clues.objects.get(&file_id(line)) {
         Some(Object::Unread) if !line.shared => {
             let part = match (line.prot.0 & EXECUTE != 0, line.prot.is_writable()) {
                 (true, _) => Part::Text,
@@ -417,11 +407,11 @@ fn of_file<'a>(line: &Line<'a>, clues: &Clues) -> Option<Verdict<'a>> {
             Verdict {
                 segment: owner.segment(part),
                 certainty: Certainty::Guessed,
-                object: Some(name),
+                object: Some(line.name),
             }
         }
         Some(_) | None => Verdict::known(Segment::File),
-    })
+    }
 }
 
 /// Anonymous memory, by its permissions and its neighbours.
@@ -472,32 +462,10 @@ fn has_stack_pointer(range: &Range<u64>, clues: &Clues) -> bool {
     pointers.get(at).is_some_and(|&pointer| pointer < range.end)
 }
 
-/// `/SYSV`, the key in eight digits, and that it has no name in any directory.
-fn is_sysv(name: &[u8]) -> bool {
-    name.strip_prefix(b"/SYSV").is_some_and(|rest| {
-        let (key, rest) = rest.split_at(rest.len().min(8));
-        key.len() == 8
-            && key.iter().all(u8::is_ascii_hexdigit)
-            && (rest.is_empty() || rest == b" (deleted)")
-    })
-}
-
-/// Shared anonymous memory is a file by this name; private mappings of the
-/// device are anonymous memory.
-fn is_zero(line: &Line<'_>) -> bool {
-    line.name == b"/dev/zero"
-        || line.name == b"/dev/zero (deleted)"
-        || line.name.starts_with(b"[anon_shmem:")
-}
-
 fn backing(line: &Line<'_>, segment: Segment) -> Backing {
     match segment {
         Segment::Vdso | Segment::Vvar | Segment::Vsyscall | Segment::Special => Backing::Special,
-        _ => {
-            let anonymous =
-                !line.has_file() || is_zero(line) || line.name.starts_with(b"/anon_hugepage");
-            Backing::of(line.shared, anonymous)
-        }
+        _ => Backing::of(line.shared, FileKind::is_anonymous(line)),
     }
 }
 

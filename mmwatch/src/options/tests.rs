@@ -171,3 +171,33 @@ fn the_ring_is_a_power_of_two_of_whole_pages() {
         assert_eq!(buffer_bytes(wanted, 4096).unwrap_err().exit_code(), 2);
     }
 }
+
+#[test]
+fn sharing_is_of_all_of_a_process_or_of_a_file() {
+    let subject = |args: &[&str]| match task(&[&["shared"], args].concat()).unwrap() {
+        Task::Shared(sharing) => sharing.subject,
+        other => panic!("{other:?}"),
+    };
+    let pid = std::process::id();
+    assert_eq!(subject(&[]), Subject::All);
+    assert_eq!(subject(&[&pid.to_string()]), Subject::Process(pid));
+    for path in ["./1", "/1", "1x", "x1", ""] {
+        assert_eq!(subject(&[path]), Subject::File(path.into()));
+    }
+    for number in ["0", "4294967296"] {
+        assert!(refusal(&["shared", number]).contains(&format!("./{number}")));
+    }
+    assert!(refusal(&["shared", "4194305"]).contains("no process 4194305"));
+}
+
+#[test]
+fn only_sharing_is_drawn_as_a_graph() {
+    let sharing = task(&["shared", "-o", "dot"]).unwrap();
+    let want = Sharing {
+        subject: Subject::All,
+        form: SharedForm::Dot,
+    };
+    assert_eq!(sharing, Task::Shared(want));
+    let args = ["mmwatch", "maps", "-o", "dot", "1"].map(OsString::from);
+    assert!(Cli::read(args).is_err());
+}

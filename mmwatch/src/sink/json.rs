@@ -3,6 +3,7 @@
 
 pub mod maps;
 mod report;
+pub mod shared;
 mod verdict;
 
 use std::{

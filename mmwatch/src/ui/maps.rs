@@ -241,7 +241,8 @@ fn sums(out: &mut String, name: fmt::Arguments<'_>, sum: &Sum) -> fmt::Result {
     out.write_char('\n')
 }
 
-const fn took(lock: Lock) -> &'static str {
+/// What reading took, as a sentence.
+pub(super) const fn took(lock: Lock) -> &'static str {
     match lock {
         Lock::PerVma => "Read VMA by VMA, without taking the process's mmap_lock.",
         Lock::Mmap => {

@@ -16,7 +16,8 @@ pub struct Console {
     exit: Option<i32>,
     complaint: Option<String>,
     not_available: Option<String>,
-    result: Option<String>,
+    /// What each harness wrote last.
+    results: Vec<String>,
 }
 
 /// How the tests of one VM ended.
@@ -52,7 +53,7 @@ impl Console {
         if let Some(reason) = line.strip_prefix(NOT_AVAILABLE) {
             self.not_available = Some(reason.to_owned());
         } else if line.starts_with("test result: ") {
-            self.result = Some(line.to_owned());
+            self.results.push(line.to_owned());
         }
         Some(line)
     }
@@ -72,29 +73,41 @@ impl Console {
         }
     }
 
-    /// The outcome, if the command was the kernel tests.
+    /// The outcome, if the command was tests.
     ///
-    /// Success takes all of it: an exit code of 0, the harness's own last line, and
+    /// Success takes all of it: an exit code of 0, each harness's own last line, and
     /// at least one test behind it.
     pub fn outcome(&self) -> Outcome {
         let code = match self.exit_code() {
             Ok(code) => code,
             Err(reason) => return Outcome::Failed(reason),
         };
-        match (code, &self.result, &self.not_available) {
+        match (code, self.results.last(), &self.not_available) {
             (NOT_AVAILABLE_CODE, _, Some(reason)) => Outcome::NotAvailable(reason.clone()),
             (NOT_AVAILABLE_CODE, _, None) => {
                 Outcome::Failed("not available, but no reason given".to_owned())
             }
-            (0, Some(result), _) => match passed(result) {
-                Some(0) => Outcome::Failed("ran no test".to_owned()),
-                Some(count) => Outcome::Passed(count),
-                None => Outcome::Failed(format!("exit code 0, but `{result}`")),
+            (0, Some(_), _) => match self.passed() {
+                Ok(count) => Outcome::Passed(count),
+                Err(reason) => Outcome::Failed(reason),
             },
             (0, None, _) => Outcome::Failed("exit code 0, but no result of tests".to_owned()),
             (code, Some(result), _) => Outcome::Failed(format!("exit code {code}, {result}")),
             (code, None, _) => Outcome::Failed(format!("exit code {code}, no result of tests")),
         }
+    }
+
+    /// How many tests passed, if none failed.
+    fn passed(&self) -> Result<u32, String> {
+        let mut count = 0;
+        for result in &self.results {
+            count += match passed(result) {
+                Some(0) => return Err("ran no test".to_owned()),
+                Some(count) => count,
+                None => return Err(format!("exit code 0, but `{result}`")),
+            };
+        }
+        Ok(count)
     }
 }
 
@@ -156,6 +169,10 @@ mod tests {
             outcome(&[BEGIN, OK, "mmwatch-vm: exit 0"]),
             Outcome::Passed(7)
         );
+        assert_eq!(
+            outcome(&[BEGIN, OK, OK, "mmwatch-vm: exit 0"]),
+            Outcome::Passed(14)
+        );
         assert_eq!(outcome(&[BEGIN, OK]), failed("no verdict"));
         assert_eq!(
             outcome(&[BEGIN, "mmwatch-vm: exit 0"]),
@@ -171,6 +188,13 @@ mod tests {
             outcome(&[BEGIN, bad, "mmwatch-vm: exit 0"]),
             failed("exit code 0, but `test result: FAILED. 7 passed; 1 failed;`")
         );
+        // Whichever harness it is.
+        for results in [[bad, OK], [OK, bad]] {
+            assert_eq!(
+                outcome(&[BEGIN, results[0], results[1], "mmwatch-vm: exit 0"]),
+                failed("exit code 0, but `test result: FAILED. 7 passed; 1 failed;`")
+            );
+        }
         assert_eq!(
             outcome(&[BEGIN, bad, "mmwatch-vm: exit 101"]),
             failed("exit code 101, test result: FAILED. 7 passed; 1 failed;")

@@ -102,6 +102,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         let built = build::kernel_tests(workspace, build::Linking::Static)?;
         programs.push(("mmwatch".to_owned(), built.mmwatch));
         programs.push(("kernel-tests".to_owned(), built.tests));
+        programs.push(("shared-tests".to_owned(), built.shared));
     }
     for file in &options.add {
         let name = file
@@ -173,8 +174,14 @@ impl Lab {
     fn test_one(&self, kernel: &Kernel, hooks: Hooks) -> Result<Cell> {
         let start = Instant::now();
         let name = format!("{}-{}", kernel.series, hooks.name());
+        // Once a kernel is enough for what knows no backends. With fentry, the agent's
+        // own cases take their time already.
+        let before = match hooks {
+            Hooks::Tracepoint => "shared-tests || exit $?\n",
+            Hooks::Fentry | Hooks::Kprobe => "",
+        };
         let script = format!(
-            "export MMWATCH_TEST_HOOKS={}\nexec kernel-tests\n",
+            "{before}export MMWATCH_TEST_HOOKS={}\nexec kernel-tests\n",
             hooks.name()
         );
         let console = self.boot(kernel, &name, &script, &mut |_| Ok(()))?;
