@@ -130,11 +130,27 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Those of a hierarchy; without one, only what the kernel told.
+    /// Those of a hierarchy; without one, only what the kernel tells. All that
+    /// there are now are met: later they may be gone.
     pub fn new(hierarchy: Option<Hierarchy>) -> Self {
-        Self {
+        let mut cgroups = Self {
             hierarchy,
             met: FxHashMap::default(),
+        };
+        cgroups.walk();
+        cgroups
+    }
+
+    /// Meets all that are there. What was met before, keeps its path.
+    fn walk(&mut self) {
+        let Some(hierarchy) = &self.hierarchy else {
+            return;
+        };
+        for (id, path) in hierarchy.walk() {
+            let known = self.met.get(&id).is_some_and(Option::is_some);
+            if !known && self.met.len() < MAX_CGROUPS {
+                self.met.insert(id, Some(Arc::new(Cgroup::new(path))));
+            }
         }
     }
 
@@ -155,15 +171,8 @@ impl Cgroups {
             self.met.insert(id, cgroup.clone());
             return cgroup;
         }
-        if let Some(hierarchy) = &self.hierarchy {
-            // All at once: where one was not met, others were not either.
-            for (id, path) in hierarchy.walk() {
-                let known = self.met.get(&id).is_some_and(Option::is_some);
-                if !known && self.met.len() < MAX_CGROUPS {
-                    self.met.insert(id, Some(Arc::new(Cgroup::new(path))));
-                }
-            }
-        }
+        // All at once: where one was not met, others were not either.
+        self.walk();
         self.met.entry(id).or_default().clone()
     }
 }

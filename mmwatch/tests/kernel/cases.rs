@@ -2,6 +2,7 @@
 
 mod agent;
 mod exact;
+mod identity;
 mod scenes;
 mod watching;
 
@@ -89,6 +90,10 @@ pub const WATCHING: &[(&str, Case)] = &[
         scenes::a_mapping_s_age_and_changes_are_told,
     ),
     (
+        "containers_are_told_apart",
+        identity::containers_are_told_apart,
+    ),
+    (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
     ),
@@ -124,6 +129,10 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "every_row_of_a_program_has_a_name",
         scenes::every_row_of_a_program_has_a_name,
+    ),
+    (
+        "containers_have_their_sums",
+        identity::containers_have_their_sums,
     ),
     (
         "filters_let_through_what_they_say",

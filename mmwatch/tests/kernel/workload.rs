@@ -3,6 +3,7 @@
 //! they allocate nothing, so that every event there is one of their calls.
 //! One more makes its calls at random, see [`random`].
 
+mod contained;
 pub mod exact;
 mod notes;
 mod random;
@@ -50,6 +51,8 @@ pub fn main(args: &[String]) {
         ["reads-through-memory", path] => scenes::reads_through_memory(path),
         ["maps-over-itself"] => scenes::maps_over_itself(),
         ["makes-and-changes", fifo] => scenes::makes_and_changes(fifo),
+        ["contained", cgroup, count, len] => contained::run(cgroup, count, len),
+        ["maps", count, len] => contained::maps(count.parse().unwrap(), len.parse().unwrap()),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }

@@ -1,0 +1,130 @@
+//! Whose a process is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use super::check;
+use crate::run::{
+    Trace, interrupt, mmwatch, start_trace, take_apart, wait_until_watching, workload,
+};
+
+const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+const TWO: &str = "2222222222222222222222222222222222222222222222222222222222222222";
+
+/// Lengths that nothing else has.
+const LEN_ONE: u64 = 0x7711_0000;
+const LEN_TWO: u64 = 0x7722_0000;
+const MAPS_ONE: u64 = 20;
+const MAPS_TWO: u64 = 30;
+
+/// A cgroup that is gone with the value.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Where Docker would make it, in the hierarchy that mmwatch goes by.
+    fn of_container(backend: &str, id: &str) -> Self {
+        let check = check(backend);
+        let mount = check["facts"]["hierarchy"]["mount"]
+            .as_str()
+            .expect("cgroups");
+        let path = Path::new(mount).join("docker").join(id);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// Runs a program in it, which is over then.
+    fn run(&self, count: u64, len: u64) {
+        let path = self.0.to_str().unwrap();
+        let command = workload(&["contained", path, &count.to_string(), &len.to_string()]);
+        let status = Command::new(&command[0]).args(&command[1..]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).unwrap();
+        // Not ours alone, perhaps.
+        let _ = fs::remove_dir(self.0.parent().unwrap());
+    }
+}
+
+/// Runs two containers while something watches; one was there before, and both
+/// are gone before anybody looks for them.
+fn contain(backend: &str, watching: impl FnOnce()) {
+    let two = Cgroup::of_container(backend, TWO);
+    watching();
+    let one = Cgroup::of_container(backend, ONE);
+    one.run(MAPS_ONE, LEN_ONE);
+    drop(one);
+    two.run(MAPS_TWO, LEN_TWO);
+}
+
+fn assert_told(trace: &Trace, len: u64, count: u64, container: &str) {
+    let events: Vec<_> = trace
+        .of("map")
+        .filter(|event| event["requested_len_bytes"] == len)
+        .collect();
+    assert_eq!(events.len() as u64, count, "mappings of {container}");
+    for event in events {
+        assert_eq!(event["container"], container, "{event}");
+        assert_eq!(event["ns_pid"], 1, "{event}");
+        assert_ne!(event["pid"], 1, "{event}");
+    }
+}
+
+/// Two containers, of which each has a process 1, are told apart.
+pub fn containers_are_told_apart(backend: &str) {
+    let child = start_trace(backend, &["--op", "map,exec"], &[]);
+    contain(backend, || wait_until_watching(&child));
+    interrupt(&child);
+    let trace = take_apart(&child.wait_with_output().unwrap());
+    assert_told(&trace, LEN_ONE, MAPS_ONE, ONE);
+    assert_told(&trace, LEN_TWO, MAPS_TWO, TWO);
+}
+
+/// Their sums are theirs, whoever else does something meanwhile.
+pub fn containers_have_their_sums(backend: &str) {
+    let child = mmwatch()
+        .args([
+            "stat",
+            "-o",
+            "json",
+            "--by",
+            "container",
+            "--hooks",
+            backend,
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    contain(backend, || wait_until_watching(&child));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(report["by"], "container");
+    for (container, count, len) in [(ONE, MAPS_ONE, LEN_ONE), (TWO, MAPS_TWO, LEN_TWO)] {
+        let groups = report["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["name"] == container);
+        let group = group.unwrap_or_else(|| panic!("no {container}: {groups:#?}"));
+        // Those of its start come on top.
+        let bytes = group["total"]["backings"]["private-anonymous"]["bytes"].as_u64();
+        assert!(bytes >= Some(count * len), "{group}");
+        assert!(bytes < Some((count + 1) * len), "{group}");
+    }
+    let all = report["all"]["total"]["ops"]["map"]["count"].as_u64();
+    let sum: u64 = report["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .chain([&report["other"]])
+        .filter_map(|group| group["total"]["ops"]["map"]["count"].as_u64())
+        .sum();
+    assert_eq!(all, Some(sum));
+}

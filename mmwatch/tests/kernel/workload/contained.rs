@@ -1,0 +1,28 @@
+//! A process as container runtimes make it: in a cgroup and a pid namespace of its own.
+
+use std::{env, fs, io, os::unix::process::CommandExt as _, process::Command};
+
+use super::{ANON, RW, mmap};
+
+/// Runs [`maps`] as the first process of a new pid namespace, in a cgroup.
+pub fn run(cgroup: &str, count: &str, len: &str) {
+    // SAFETY: only what is made from here on is in the new namespace.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+    let procs = format!("{cgroup}/cgroup.procs");
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["workload", "maps", count, len]);
+    // SAFETY: a file is opened and written, without memory of others being touched.
+    unsafe { child.pre_exec(move || join(&procs)) };
+    assert!(child.status().unwrap().success());
+}
+
+fn join(procs: &str) -> io::Result<()> {
+    fs::write(procs, "0")
+}
+
+/// Makes mappings of a size that tells who made them.
+pub fn maps(count: u64, len: u64) {
+    for _ in 0..count {
+        mmap(0, len, RW, ANON, -1, 0).unwrap();
+    }
+}
