@@ -127,6 +127,12 @@ offsets! {
     cgroup_node: "cgroup.kn",
     /// The hierarchy of a cgroup.
     cgroup_root: "cgroup.root",
+    /// How deep a cgroup is below its root.
+    cgroup_level: "cgroup.level",
+    /// The cgroups that a cgroup is below, and itself, the root first (6.1 and later).
+    cgroup_ancestors: "cgroup.ancestors",
+    /// Their ids (before 6.1).
+    cgroup_ancestor_ids: "cgroup.ancestor_ids",
     /// Number of a hierarchy, as in `/proc/PID/cgroup`.
     cgroup_root_number: "cgroup_root.hierarchy_id",
     /// Id of a directory.
@@ -163,6 +169,9 @@ pub const FILTER_MIN_SIZE: u32 = 1 << 4;
 pub const FILTER_FAILED: u32 = 1 << 5;
 /// [`Config::filters`]: only operations on mappings of [`Config::backings`].
 pub const FILTER_BACKING: u32 = 1 << 6;
+
+/// [`Config::filters`]: only processes in the cgroup [`Config::cgroup_id`], or below it.
+pub const FILTER_CGROUP: u32 = 1 << 7;
 
 /// [`Config::downgrade`]: the pages of a section that is downgraded to a read lock
 /// are known then, from the unmap core (6.12 and later).
@@ -220,8 +229,10 @@ pub struct Config {
     pub cgroup_subsystem: u32,
     /// Number of its hierarchy.
     pub cgroup_hierarchy: u32,
-    /// Zero.
-    pub pad: u32,
+    /// With [`FILTER_CGROUP`]: how deep it is below its root.
+    pub cgroup_level: u32,
+    /// With [`FILTER_CGROUP`]: its id.
+    pub cgroup_id: u64,
 }
 
 /// System calls whose return the agent can hook.
@@ -245,4 +256,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 14 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 3 * 8 + 14 * 4);

@@ -2,14 +2,15 @@
 
 use mmwatch_common::{
     config::{
-        FILTER_BACKING, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE, FILTER_TGIDS,
-        FILTER_UID,
+        FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
+        FILTER_TGIDS, FILTER_UID,
     },
     event::{COMM_LEN, Kind},
 };
 
 use crate::{
     globals::{CONFIG, config},
+    identity,
     maps::TGIDS,
     sums::Extent,
     task::{self, Task},
@@ -20,7 +21,7 @@ use crate::{
 pub enum Process {
     /// Reported.
     Wanted,
-    /// Left out by `-p` or `-- CMD`.
+    /// Left out by `-p`, `-- CMD`, `--cgroup` or `--container`.
     Unwanted,
     /// The agent itself: not even counted.
     Agent,
@@ -36,16 +37,23 @@ pub fn process(task: &Task) -> Process {
     if config!(filters) & FILTER_TGIDS != 0 && !is_listed(task.tgid, || task.start_boot_ns()) {
         return Process::Unwanted;
     }
+    if config!(filters) & FILTER_CGROUP != 0 && !identity::is_current_in_cgroup(task.address) {
+        return Process::Unwanted;
+    }
     Process::Wanted
 }
 
-/// Whether an address space's owner is let through.
+/// Whether an address space's owner is let through; `task` is the owner, or who
+/// let go of the address space last.
 #[inline(always)]
-pub fn owner(tgid: u32, start_boot_ns: u64) -> Process {
+pub fn owner(task: u64, tgid: u32, start_boot_ns: u64) -> Process {
     if tgid == config!(self_tgid) {
         return Process::Agent;
     }
     if config!(filters) & FILTER_TGIDS != 0 && !is_listed(tgid, || start_boot_ns) {
+        return Process::Unwanted;
+    }
+    if config!(filters) & FILTER_CGROUP != 0 && !identity::is_in_cgroup(task) {
         return Process::Unwanted;
     }
     Process::Wanted

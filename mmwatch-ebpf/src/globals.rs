@@ -30,7 +30,8 @@ pub static CONFIG: Config = Config {
     backings: 0,
     cgroup_subsystem: 0,
     cgroup_hierarchy: 0,
-    pad: 0,
+    cgroup_level: 0,
+    cgroup_id: 0,
 };
 
 /// A member's offset in bytes.

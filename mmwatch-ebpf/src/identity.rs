@@ -1,9 +1,10 @@
 //! Whose a process is.
 
+use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use mmwatch_common::identity::Identity;
 
 use crate::{
-    globals::{config, offset},
+    globals::{config, has, offset},
     memory::{member_or_zero, read_or_zero},
 };
 
@@ -58,4 +59,33 @@ pub fn cgroup_id(cgroup: u64) -> u64 {
 pub fn is_of_hierarchy(cgroup: u64) -> bool {
     let root = member_or_zero!(cgroup, cgroup_root: u64);
     member_or_zero!(root, cgroup_root_number: u32) == config!(cgroup_hierarchy)
+}
+
+/// Whether the running task is in the cgroup that was asked for, or below it.
+#[inline(always)]
+pub fn is_current_in_cgroup(task: u64) -> bool {
+    if config!(cgroup_subsystem) == 0 {
+        let level = config!(cgroup_level) as i32;
+        // SAFETY: no preconditions; 0 where there is no such ancestor.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        return id == config!(cgroup_id);
+    }
+    is_in_cgroup(task)
+}
+
+/// The same of any task.
+#[inline(always)]
+pub fn is_in_cgroup(task: u64) -> bool {
+    let cgroup = cgroup(task);
+    let wanted = config!(cgroup_level);
+    if member_or_zero!(cgroup, cgroup_level: u32) < wanted {
+        return false;
+    }
+    let place = wanted as usize * size_of::<u64>();
+    let id = if has!(cgroup_ancestors) {
+        cgroup_id(read_or_zero(cgroup, offset!(cgroup_ancestors) + place))
+    } else {
+        read_or_zero(cgroup, offset!(cgroup_ancestor_ids) + place)
+    };
+    id == config!(cgroup_id)
 }

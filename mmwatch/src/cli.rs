@@ -110,6 +110,8 @@ Examples:
   mmwatch trace --op map --min-size 1M          large mappings only
   mmwatch trace --backing shared-file           files written through memory
   mmwatch trace -u www-data -x                  what fails for a user
+  mmwatch trace --container 4f0c                one container
+  mmwatch trace --cgroup /system.slice          all services
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
     Trace(TraceArgs),
@@ -328,6 +330,17 @@ pub struct WatchArgs {
     /// Only this process (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
     pub pid: Vec<u32>,
+    /// Only processes of this cgroup and of those below it, by its path
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with = "container",
+        help_heading = "Filters"
+    )]
+    pub cgroup: Option<String>,
+    /// Only processes of this container, by its id or how that begins
+    #[arg(long, value_name = "ID", help_heading = "Filters")]
+    pub container: Option<String>,
     /// Only threads of exactly this name (15 bytes at most)
     #[arg(short = 'n', long, value_name = "NAME", help_heading = "Filters")]
     pub comm: Option<OsString>,

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 pub use self::{
     cgroup::{Container, Owner, Runtime},
-    hierarchy::Hierarchy,
+    hierarchy::{CgroupRoot, Hierarchy},
 };
 use crate::{
     event::{Event, What},

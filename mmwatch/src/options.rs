@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     event::{Backing, Op},
     flags::Question,
+    identity::{CgroupRoot, Hierarchy},
     kernel::{
         load::{Delivery, KernelFilter},
         plan::{Backend, Hooks},
@@ -184,6 +185,8 @@ pub struct System {
     pub proc: Proc,
     /// The user database.
     pub passwd: PathBuf,
+    /// The hierarchy of cgroups that tells processes apart.
+    pub hierarchy: Option<Hierarchy>,
 }
 
 impl Default for System {
@@ -191,6 +194,7 @@ impl Default for System {
         Self {
             proc: Proc::default(),
             passwd: PASSWD.into(),
+            hierarchy: Hierarchy::find(),
         }
     }
 }
@@ -364,6 +368,8 @@ impl WatchArgs {
     const fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
         Self {
             pid,
+            cgroup: None,
+            container: None,
             comm: None,
             uid: None,
             op: Vec::new(),
@@ -416,6 +422,11 @@ impl Options {
             // Children join the command that they belong to, not a process that
             // was picked by its id.
             follow: !args.cmd.is_empty(),
+            cgroup: match (&args.cgroup, &args.container) {
+                (Some(path), _) => Some(cgroup(path, system)?),
+                (None, Some(id)) => Some(container(id, system)?),
+                (None, None) => None,
+            },
             comm: args.comm.as_deref().map(comm).transpose()?,
             uid: args.uid.map(|user| uid(&user, system)).transpose()?,
             ops: ops.iter().fold(0, |bits, &op| bits | 1 << op as u32),
@@ -561,6 +572,56 @@ fn comm(name: &OsStr) -> Result<[u8; COMM_LEN]> {
             Escaped(bytes),
             Escaped(&bytes[..COMM_LEN - 1]),
         ))),
+    }
+}
+
+/// The hierarchy in which cgroups are named.
+fn hierarchy(system: &System) -> Result<&Hierarchy> {
+    system.hierarchy.as_ref().ok_or_else(|| {
+        Error::Kernel(
+            "no hierarchy of cgroups is mounted here; mount one, such as with `mount -t cgroup2 \
+             cgroup2 /sys/fs/cgroup`, or leave --cgroup and --container out"
+                .to_owned(),
+        )
+    })
+}
+
+fn cgroup(path: &str, system: &System) -> Result<CgroupRoot> {
+    let hierarchy = hierarchy(system)?;
+    hierarchy.cgroup(path).ok_or_else(|| {
+        usage(format!(
+            "there is no cgroup {} in {mount}; `find {mount} -type d` lists those that there are",
+            Escaped(path.as_bytes()),
+            mount = hierarchy.mount.display()
+        ))
+    })
+}
+
+fn container(id: &str, system: &System) -> Result<CgroupRoot> {
+    let hierarchy = hierarchy(system)?;
+    let found = if id.is_empty() {
+        Vec::new()
+    } else {
+        hierarchy.containers(id)
+    };
+    let shown = Escaped(id.as_bytes());
+    match found.as_slice() {
+        [(_, cgroup)] => Ok(*cgroup),
+        [] => Err(usage(format!(
+            "no container here has an id that begins with {shown}; `mmwatch top --by container` \
+             shows those that do something"
+        ))),
+        several => {
+            // The id itself may be the beginning of another's.
+            if let Some((_, cgroup)) = several.iter().find(|(of, _)| of == id) {
+                return Ok(*cgroup);
+            }
+            let ids: Vec<_> = several.iter().map(|(id, _)| id.as_str()).collect();
+            Err(usage(format!(
+                "the ids of several containers begin with {shown}: {}; give more of the one's",
+                ids.join(", ")
+            )))
+        }
     }
 }
 

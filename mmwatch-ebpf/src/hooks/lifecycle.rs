@@ -194,7 +194,7 @@ fn exited(mm: u64) {
         None => return,
     };
     space::retire(mm);
-    match filter::owner(owner_tgid, owner_start_boot_ns) {
+    match filter::owner(task.address, owner_tgid, owner_start_boot_ns) {
         Process::Wanted => {}
         Process::Unwanted => return emit::unwanted(Hook::Exit),
         Process::Agent => return,

@@ -53,7 +53,7 @@ fn listed(thread: u64) -> Option<Listed> {
     }
     let tgid = member_or_zero!(thread, task_tgid: u32);
     let start_boot_ns = task::start_boot_ns(thread);
-    if filter::owner(tgid, start_boot_ns) != Process::Wanted {
+    if filter::owner(leader, tgid, start_boot_ns) != Process::Wanted {
         return None;
     }
     let size = Size {

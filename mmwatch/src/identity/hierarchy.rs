@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::Owner;
+
 /// Controllers whose v1 hierarchy is taken where there is one, best first: container
 /// runtimes give each container a cgroup of its own in all of them.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
@@ -28,7 +30,54 @@ pub struct Hierarchy {
     pub root: String,
 }
 
+/// A cgroup, with all that are below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupRoot {
+    /// Its id.
+    pub id: u64,
+    /// How deep it is below the root of its hierarchy.
+    pub level: u32,
+}
+
+impl CgroupRoot {
+    fn new(id: u64, path: &str) -> Self {
+        let parts = path.split('/').filter(|part| !part.is_empty());
+        Self {
+            id,
+            level: parts.count() as u32,
+        }
+    }
+}
+
 impl Hierarchy {
+    /// The cgroup with this path, in the hierarchy or below where it is mounted.
+    pub fn cgroup(&self, path: &str) -> Option<CgroupRoot> {
+        let mount = self.mount.to_string_lossy();
+        let path = path.strip_prefix(&*mount).unwrap_or(path);
+        let path = format!("/{}", path.trim_matches('/'));
+        let below = path.strip_prefix(self.root.trim_end_matches('/'))?;
+        let metadata = fs::metadata(self.mount.join(below.trim_start_matches('/'))).ok()?;
+        metadata
+            .is_dir()
+            .then(|| CgroupRoot::new(metadata.ino(), &path))
+    }
+
+    /// The cgroups of the containers whose id begins so, each with that id.
+    pub fn containers(&self, id: &str) -> Vec<(String, CgroupRoot)> {
+        let mut found: Vec<(String, CgroupRoot)> = Vec::new();
+        for (inode, path) in self.walk() {
+            let Some(container) = Owner::of(&path).container else {
+                continue;
+            };
+            // The first is the outermost: a container has cgroups of its own.
+            let is_new = found.iter().all(|(id, _)| *id != container.id);
+            if container.id.starts_with(id) && is_new {
+                found.push((container.id, CgroupRoot::new(inode, &path)));
+            }
+        }
+        found
+    }
+
     /// By `/proc/self/mountinfo` and `/proc/self/cgroup`.
     pub fn of(mountinfo: &str, own: &str) -> Option<Self> {
         let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
@@ -176,6 +225,27 @@ mod tests {
         let want = [("", "/"), ("a", "/a"), ("a/b", "/a/b")];
         let want: Vec<_> = want.map(|(at, path)| (inode(at), path.to_owned())).into();
         assert_eq!(found, want);
+        let root = hierarchy("/").cgroup("/a/b").unwrap();
+        assert_eq!(
+            root,
+            CgroupRoot {
+                id: inode("a/b"),
+                level: 2
+            }
+        );
+        let by_dir = hierarchy("/").cgroup(&format!("{}/a/b/", dir.display()));
+        assert_eq!(by_dir, Some(root));
+        assert_eq!(hierarchy("/").cgroup("/a/c"), None);
+        assert_eq!(hierarchy("/").cgroup("/file"), None);
+        let below = hierarchy("/docker/1").cgroup("/docker/1/a");
+        assert_eq!(
+            below,
+            Some(CgroupRoot {
+                id: inode("a"),
+                level: 3
+            })
+        );
+        assert_eq!(hierarchy("/docker/1").cgroup("/a"), None);
         // A mount of a part, as in a container.
         let found = hierarchy("/docker/1").walk();
         assert!(found.contains(&(inode("a/b"), "/docker/1/a/b".to_owned())));

@@ -18,8 +18,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
-        Config, FILTER_BACKING, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
-        FILTER_TGIDS, FILTER_UID, Offsets,
+        Config, FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW,
+        FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID, Offsets,
     },
     counter::{Hook, Ledger},
     event::COMM_LEN,
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    identity::CgroupRoot,
     source::{HookCounters, Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
@@ -51,6 +52,8 @@ pub struct KernelFilter {
     pub follow: bool,
     /// Only threads of this command name, NUL padded.
     pub comm: Option<[u8; COMM_LEN]>,
+    /// Only processes in this cgroup, or below it.
+    pub cgroup: Option<CgroupRoot>,
     /// Only this real user id.
     pub uid: Option<u32>,
     /// Bit n lets [`Op`](mmwatch_common::event::Op) n through.
@@ -201,6 +204,7 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
     set(FILTER_MIN_SIZE, filter.min_size_bytes != 0);
     set(FILTER_FAILED, filter.failed_only);
     set(FILTER_BACKING, filter.backings != 0);
+    set(FILTER_CGROUP, filter.cgroup.is_some());
     Config {
         self_tgid: facts.self_tgid.unwrap_or_else(std::process::id),
         filters,
@@ -229,7 +233,8 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
             (Some(hierarchy), Some(_)) => hierarchy.number,
             _ => 0,
         },
-        pad: 0,
+        cgroup_level: filter.cgroup.map_or(0, |cgroup| cgroup.level),
+        cgroup_id: filter.cgroup.map_or(0, |cgroup| cgroup.id),
     }
 }
 

@@ -42,6 +42,7 @@ fn without_anything_it_is_top_of_everything() {
         KernelFilter {
             pids: vec![],
             follow: false,
+            cgroup: None,
             comm: None,
             uid: None,
             ops: 0x3ff,
@@ -89,6 +90,7 @@ fn filters_are_put_together() {
         KernelFilter {
             pids: vec![pid],
             follow: false,
+            cgroup: None,
             comm: Some(*b"worker\0\0\0\0\0\0\0\0\0\0"),
             uid: Some(0),
             ops: 1 << Op::Map as u32 | 1 << Op::Brk as u32,

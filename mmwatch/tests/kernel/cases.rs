@@ -94,6 +94,10 @@ pub const WATCHING: &[(&str, Case)] = &[
         identity::containers_are_told_apart,
     ),
     (
+        "a_container_is_let_through_alone",
+        identity::a_container_is_let_through_alone,
+    ),
+    (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
     ),

@@ -88,6 +88,43 @@ pub fn containers_are_told_apart(backend: &str) {
     assert_told(&trace, LEN_TWO, MAPS_TWO, TWO);
 }
 
+/// Lengths of all mappings that were traced under a filter.
+fn filtered_lens(backend: &str, filter: &[&str]) -> Vec<u64> {
+    let two = Cgroup::of_container(backend, TWO);
+    let child = start_trace(backend, filter, &[]);
+    wait_until_watching(&child);
+    let one = Cgroup::of_container(backend, ONE);
+    one.run(MAPS_ONE, LEN_ONE);
+    two.run(MAPS_TWO, LEN_TWO);
+    Command::new("/bin/true").status().unwrap();
+    interrupt(&child);
+    let trace = take_apart(&child.wait_with_output().unwrap());
+    trace.assert_balanced();
+    assert!(trace.counter("filtered") > 0, "{}", trace.ledger);
+    for event in &trace.events {
+        // What the kernel lets through is what user space would have.
+        let container = event["container"].as_str();
+        assert!([Some(ONE), Some(TWO)].contains(&container), "{event}");
+    }
+    let lens = trace
+        .of("map")
+        .filter_map(|event| event["requested_len_bytes"].as_u64());
+    lens.filter(|len| [LEN_ONE, LEN_TWO].contains(len))
+        .collect()
+}
+
+/// A container, or a cgroup and all below it, is let through whole, and nothing else.
+pub fn a_container_is_let_through_alone(backend: &str) {
+    let lens = filtered_lens(backend, &["--container", &TWO[..9]]);
+    assert_eq!(lens, [LEN_TWO].repeat(MAPS_TWO as usize));
+    let lens = filtered_lens(backend, &["--cgroup", "/docker"]);
+    let both = [
+        [LEN_ONE].repeat(MAPS_ONE as usize),
+        [LEN_TWO].repeat(MAPS_TWO as usize),
+    ];
+    assert_eq!(lens, both.concat());
+}
+
 /// Their sums are theirs, whoever else does something meanwhile.
 pub fn containers_have_their_sums(backend: &str) {
     let child = mmwatch()
