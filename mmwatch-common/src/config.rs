@@ -189,8 +189,14 @@ pub struct Config {
     pub only_tgid: u32,
     /// With [`FILTER_BACKING`]: bit n lets [`Backing`](crate::event::Backing) n through.
     pub backings: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The process that is held before its exec, none of whose doings before it
+    /// are the command's; 0 for none.
+    pub held_tgid: u32,
+    /// 1 when the beginnings of page faults are hooked, which tell whether the
+    /// page was there.
+    pub fault_begins: u32,
+    /// 1 when page faults are counted page by page.
+    pub fault_pages: u32,
 }
 
 /// System calls whose return the agent can hook.
@@ -214,4 +220,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 2 * 8 + 14 * 4);

@@ -28,7 +28,9 @@ pub static CONFIG: Config = Config {
     typed_regs: 0,
     only_tgid: 0,
     backings: 0,
-    pad: 0,
+    held_tgid: 0,
+    fault_begins: 0,
+    fault_pages: 0,
 };
 
 /// A member's offset in bytes.

@@ -2,6 +2,7 @@
 //! backend does and calls the body that all backends share.
 
 mod call;
+mod fault;
 mod lifecycle;
 mod list;
 mod lock;

@@ -12,7 +12,12 @@ use mmwatch_common::{
     sums::{BackingSums, OpSums, Process, ProcessKey, Sums, made_and_removed},
 };
 
-use crate::{emit::Head, maps::PROCESSES, memory::PAGE_SHIFT, task};
+use crate::{
+    emit::Head,
+    maps::PROCESSES,
+    memory::PAGE_SHIFT,
+    task::{self, Task},
+};
 
 /// What a record covers, apart from what its base says.
 #[derive(Clone, Copy)]
@@ -94,6 +99,9 @@ static NOTHING: Process = Process {
         mapped_bytes: 0,
         unmapped_bytes: 0,
         vmas_removed: 0,
+        minor_faults: 0,
+        major_faults: 0,
+        touched_bytes: 0,
     },
     comm: [0; 16],
     uid: 0,
@@ -128,7 +136,7 @@ fn entry(row: &mut Ledger, key: &ProcessKey) -> Option<*mut Process> {
 /// `number` points to an aligned number in a live map value, to which all
 /// others add in this way too.
 #[inline(always)]
-unsafe fn grow(number: *mut u64, by: u64) {
+pub unsafe fn grow(number: *mut u64, by: u64) {
     // The language has no atomic addition for this target, which cannot
     // compare and swap before 5.12; the instruction itself is as old as BPF.
     // SAFETY: the caller's promise.
@@ -212,15 +220,45 @@ pub fn add(row: &mut Ledger, head: &Head, kind: Kind, extent: &Extent) {
 #[inline(always)]
 fn identify(process: *mut Process, head: &Head, kind: Kind) {
     let exec = kind as u8 == Kind::Exec as u8;
-    // SAFETY: fields of a live map value. Two threads may write at the same
-    // time: then the name is one or the other, or for a moment a mixture.
+    name(process, exec);
+    // SAFETY: fields of a live map value.
     unsafe {
-        if exec || (*process).comm[0] == 0 {
-            task::comm(&raw mut (*process).comm);
-            (*process).uid = task::uid();
-        }
         if kind as u8 == Kind::Exit as u8 && head.cause != Cause::Exec as u8 {
             (*process).ended = 1;
         }
     }
+}
+
+/// Notes the name and the user of the running task, unless there is one and it
+/// need not be made `anew`.
+#[inline(always)]
+fn name(process: *mut Process, anew: bool) {
+    // SAFETY: fields of a live map value. Two threads may write at the same
+    // time: then the name is one or the other, or for a moment a mixture.
+    unsafe {
+        if anew || (*process).comm[0] == 0 {
+            task::comm(&raw mut (*process).comm);
+            (*process).uid = task::uid();
+        }
+    }
+}
+
+/// Adds a page fault of the running task to its process's sums.
+#[inline(always)]
+pub fn add_fault(row: &mut Ledger, task: &Task, is_major: bool, touched_bytes: u64) {
+    let key = ProcessKey::new(task.tgid, task.start_boot_ns());
+    let Some(process) = entry(row, &key) else {
+        return;
+    };
+    // SAFETY: numbers of a live map value.
+    unsafe {
+        let sums = &raw mut (*process).sums;
+        if is_major {
+            grow(&raw mut (*sums).major_faults, 1);
+        } else {
+            grow(&raw mut (*sums).minor_faults, 1);
+        }
+        grow(&raw mut (*sums).touched_bytes, touched_bytes);
+    }
+    name(process, false);
 }

@@ -119,7 +119,8 @@ Examples:
 Examples:
   mmwatch stat -d 5            five seconds of the whole machine
   mmwatch stat -p 1234         one process, until Ctrl-C
-  mmwatch stat -- make -j2     a command and its children")]
+  mmwatch stat -- make -j2     a command and its children
+  mmwatch stat --faults -- ls  how much of what ls maps it touches")]
     Stat(StatArgs),
     /// Hold what mmwatch says against what the kernel says
     ///
@@ -138,13 +139,14 @@ Examples:
     ///
     /// The columns of /proc/PID/maps, then the segment that each VMA is, its
     /// backing and its size, and the sums of both. `?` marks what is guessed.
-    /// Needs no BPF. docs/maps.md explains each field.
+    /// Needs no BPF, but for --faults. docs/maps.md explains each field.
     #[command(after_help = "\
 Examples:
   mmwatch maps 1234               every VMA of a process, and sums
   mmwatch maps --picture $$       the shell's address space on one screen
   mmwatch maps --smaps 1234       what of it is in memory, too
   mmwatch maps --diff 10 1234     what changes in ten seconds
+  mmwatch maps --faults 10 1234   which mappings it touches in ten seconds
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// What this kernel and these privileges allow; attaches nothing
@@ -182,6 +184,9 @@ pub struct TopArgs {
     /// Processes shown
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Output")]
     pub rows: usize,
+    /// Also page faults, and how much of what was mapped was touched
+    #[arg(long, help_heading = "Output")]
+    pub faults: bool,
     /// Plain tables one after the other, on a terminal too
     #[arg(long, help_heading = "Output")]
     pub plain: bool,
@@ -204,6 +209,9 @@ pub struct StatArgs {
     /// Processes shown
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
     pub rows: usize,
+    /// Also page faults, and how much of what was mapped was touched
+    #[arg(long, help_heading = "Output")]
+    pub faults: bool,
 }
 
 /// Flags of `verify`.
@@ -242,6 +250,10 @@ pub struct MapsArgs {
     /// What appears, vanishes, grows and changes within this time, instead of what is there
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture"])]
     pub diff: Option<Duration>,
+    /// Which mappings have page faults within this time, and how much of each is touched; as the
+    /// kernel counts them, so it takes root or CAP_BPF and CAP_PERFMON
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture", "diff"])]
+    pub faults: Option<Duration>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,

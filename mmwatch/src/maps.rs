@@ -2,11 +2,12 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`segment`] and [`diff`], is pure.
+//! and in [`clues`], [`elf`], [`segment`], [`diff`] and [`faults`], is pure.
 
 pub mod clues;
 pub mod diff;
 pub mod elf;
+pub mod faults;
 pub mod read;
 pub mod segment;
 

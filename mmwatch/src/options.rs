@@ -75,6 +75,8 @@ pub enum Shown {
     Picture,
     /// What changes within this time.
     Changes(Duration),
+    /// Every VMA with its page faults within this time.
+    Faults(Duration),
 }
 
 /// How to watch.
@@ -160,7 +162,7 @@ impl Default for System {
 impl Task {
     /// Checks what was typed.
     pub fn new(cli: Cli, system: &System) -> Result<Self> {
-        let (view, watch) = match cli.command {
+        let (view, watch, faults) = match cli.command {
             CliCommand::Check(args) => {
                 return Ok(Self::Check {
                     form: args.output.into(),
@@ -175,12 +177,19 @@ impl Task {
                 });
             }
             CliCommand::Maps(args) => return maps(args, system).map(Self::Maps),
-            CliCommand::Top(args) => top(args)?,
-            CliCommand::Trace(args) => (View::Trace, args.watch),
-            CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch),
-            CliCommand::Verify(args) => verify(args)?,
+            CliCommand::Top(args) => {
+                let faults = args.faults;
+                let (view, watch) = top(args)?;
+                (view, watch, faults)
+            }
+            CliCommand::Trace(args) => (View::Trace, args.watch, false),
+            CliCommand::Stat(args) => (View::Stat { rows: args.rows }, args.watch, args.faults),
+            CliCommand::Verify(args) => {
+                let (view, watch) = verify(args)?;
+                (view, watch, false)
+            }
         };
-        Options::new(view, watch, system).map(Self::Watch)
+        Options::new(view, watch, faults, system).map(Self::Watch)
     }
 }
 
@@ -189,14 +198,17 @@ fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
         pid: pids,
         smaps,
         diff,
+        faults,
         picture,
         output,
     } = args;
     let form = output.into();
-    if diff.is_some() && pids.len() > 1 {
-        return Err(usage(
-            "--diff looks at one process at a time; leave the others out",
-        ));
+    for (option, given) in [("--diff", diff.is_some()), ("--faults", faults.is_some())] {
+        if given && pids.len() > 1 {
+            return Err(usage(format!(
+                "{option} looks at one process at a time; leave the others out"
+            )));
+        }
     }
     if picture && form == Form::Json {
         return Err(usage(
@@ -216,10 +228,11 @@ fn maps(args: MapsArgs, system: &System) -> Result<Maps> {
         pids,
         source: if smaps { Source::Smaps } else { Source::Maps },
         form,
-        shown: match diff {
-            Some(time) => Shown::Changes(time),
-            None if picture => Shown::Picture,
-            None => Shown::Vmas,
+        shown: match (diff, faults) {
+            (Some(time), _) => Shown::Changes(time),
+            (None, Some(time)) => Shown::Faults(time),
+            (None, None) if picture => Shown::Picture,
+            (None, None) => Shown::Vmas,
         },
     })
 }
@@ -229,6 +242,7 @@ fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
         watch,
         interval,
         rows,
+        faults: _,
         // Until there is another way to draw.
         plain: _,
     } = args;
@@ -271,7 +285,10 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
 }
 
 impl Options {
-    fn new(view: View, args: WatchArgs, system: &System) -> Result<Self> {
+    fn new(view: View, args: WatchArgs, faults: bool, system: &System) -> Result<Self> {
+        if faults {
+            refuse_with_faults(&args)?;
+        }
         let ops = if args.op.is_empty() {
             Op::ALL
         } else {
@@ -319,6 +336,7 @@ impl Options {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
             stream: view.needs_events(),
             simulate_loss: simulate_loss(args.kernel.simulate_loss)?,
+            faults,
         };
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
@@ -333,6 +351,24 @@ impl Options {
             command: (!args.cmd.is_empty()).then_some(args.cmd),
         })
     }
+}
+
+/// Filters on operations leave out a part of what was mapped, and no faults.
+fn refuse_with_faults(args: &WatchArgs) -> Result<()> {
+    for (option, given) in [
+        ("--op", !args.op.is_empty()),
+        ("--min-size", args.min_size.is_some()),
+        ("--backing", !args.backing.is_empty()),
+        ("--failed", args.failed),
+    ] {
+        if given {
+            return Err(usage(format!(
+                "--faults holds what was touched against all that was mapped, and {option} leaves \
+                 a part of that out; leave one of the two out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl From<OutputArg> for Form {

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    churn::Churn,
+    churn::{Churn, Faults},
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
@@ -79,6 +79,8 @@ pub enum Work {
         interval: Option<Duration>,
         /// Processes in a report.
         rows: usize,
+        /// What of page faults the kernel counts.
+        faults: Option<Faults>,
     },
     /// Rounds of comparing models and sums with the kernel's.
     Verify {
@@ -118,8 +120,8 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         sink: job.sink,
         desk: match job.work {
             Work::Events => Desk::Events,
-            Work::Sums { rows, .. } => Desk::Sums {
-                churn: Box::new(Churn::new(boot_ns()?, page_bytes())),
+            Work::Sums { rows, faults, .. } => Desk::Sums {
+                churn: Box::new(Churn::new(boot_ns()?, page_bytes()).with_faults(faults)),
                 rows,
             },
             Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),

@@ -1,5 +1,6 @@
 //! What each command does, from options to the exit code.
 
+mod faults;
 mod flags;
 
 use std::{
@@ -16,7 +17,7 @@ use crate::{
     kernel::{
         facts::Facts,
         load,
-        plan::{self, Hooks, Plan},
+        plan::{self, FaultPlan, Hooks, Plan},
     },
     launch,
     maps::{
@@ -68,10 +69,12 @@ fn watch(options: Options) -> Result<u8> {
             View::Top { interval, rows } => Work::Sums {
                 interval: Some(interval),
                 rows,
+                faults: source.faults(),
             },
             View::Stat { rows } => Work::Sums {
                 interval: None,
                 rows,
+                faults: source.faults(),
             },
             View::Verify { interval } => Work::Verify { interval },
         },
@@ -151,6 +154,10 @@ struct Checked<'a> {
     plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<&'a FaultPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults_refusal: Option<String>,
 }
 
 /// Prints what is no stream. That nobody reads it to its end is no failure.
@@ -175,26 +182,38 @@ fn explain(maps: &Maps) -> Result<u8> {
         );
     }
     for &pid in &maps.pids {
-        let reading = Reading::take(&proc, pid, maps.source)?;
-        let space = reading.space()?;
         let mut out = io::stdout();
         let written = match (maps.shown, maps.form) {
             (Shown::Changes(time), form) => {
+                let before = Reading::take(&proc, pid, maps.source)?;
+                let before = before.space()?;
                 thread::sleep(time);
-                let later = Reading::take(&proc, pid, maps.source)?;
-                let later = later.space()?;
-                let changes = diff::compare(&space.vmas, &later.vmas);
+                let after = Reading::take(&proc, pid, maps.source)?;
+                let after = after.space()?;
+                let changes = diff::compare(&before.vmas, &after.vmas);
                 match form {
-                    Form::Json => json::maps::write_changes(&mut out, &later, &changes),
-                    Form::Text => out.write_all(ui::maps::changes(&later, &changes).as_bytes()),
+                    Form::Json => json::maps::write_changes(&mut out, &after, &changes),
+                    Form::Text => out.write_all(ui::maps::changes(&after, &changes).as_bytes()),
                 }
             }
-            (Shown::Picture, _) => {
-                let (rows, columns) = screen();
-                out.write_all(ui::picture::draw(&space, rows, columns).as_bytes())
+            (Shown::Faults(time), form) => {
+                let counted = faults::count(pid, time)?;
+                let after = Reading::take(&proc, pid, maps.source)?;
+                faults::write(&mut out, form, &after.space()?, &counted)
             }
-            (Shown::Vmas, Form::Json) => json::maps::write_space(&mut out, &space),
-            (Shown::Vmas, Form::Text) => out.write_all(ui::maps::draw(&space).as_bytes()),
+            (Shown::Picture, _) => {
+                let reading = Reading::take(&proc, pid, maps.source)?;
+                let (rows, columns) = screen();
+                out.write_all(ui::picture::draw(&reading.space()?, rows, columns).as_bytes())
+            }
+            (Shown::Vmas, form) => {
+                let reading = Reading::take(&proc, pid, maps.source)?;
+                let space = reading.space()?;
+                match form {
+                    Form::Json => json::maps::write_space(&mut out, &space),
+                    Form::Text => out.write_all(ui::maps::draw(&space).as_bytes()),
+                }
+            }
         };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -225,10 +244,12 @@ fn screen() -> (usize, usize) {
 fn check(form: Form, hooks: Hooks) -> Result<u8> {
     let facts = Facts::gather();
     let plan = plan::plan(&facts, hooks);
+    let faults = plan::faults(&facts);
     let text = match form {
-        Form::Text => match &plan {
-            Ok(plan) => format!("{facts}\n{plan}"),
-            Err(_) => facts.to_string(),
+        Form::Text => match (&plan, &faults) {
+            (Ok(plan), Ok(faults)) => format!("{facts}\n{plan}{faults}"),
+            (Ok(plan), Err(refusal)) => format!("{facts}\n{plan}with --faults\n  {refusal}\n"),
+            (Err(_), _) => facts.to_string(),
         },
         Form::Json => serde_json::to_string(&Checked {
             schema: SCHEMA,
@@ -236,6 +257,8 @@ fn check(form: Form, hooks: Hooks) -> Result<u8> {
             facts: &facts,
             plan: plan.as_ref().ok(),
             refusal: plan.as_ref().err().map(ToString::to_string),
+            faults: faults.as_ref().ok(),
+            faults_refusal: faults.as_ref().err().map(ToString::to_string),
         })
         .map_err(|error| Error::io("writing the output")(error.into()))?,
     };
