@@ -1,6 +1,7 @@
 //! What people look at. Drawing is a pure function of a report and the ledger,
 //! of a question about flags, or of an address space.
 
+mod faults;
 pub mod flags;
 pub mod maps;
 pub mod picture;

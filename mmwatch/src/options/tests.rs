@@ -170,3 +170,25 @@ fn the_ring_is_a_power_of_two_of_whole_pages() {
         assert_eq!(buffer_bytes(wanted, 4096).unwrap_err().exit_code(), 2);
     }
 }
+
+#[test]
+fn faults_go_with_all_that_was_mapped() {
+    assert!(options(&["stat", "--faults"]).delivery.faults);
+    assert!(options(&["top", "--faults", "-n", "x"]).delivery.faults);
+    assert!(!options(&["stat"]).delivery.faults);
+    for filter in [
+        &["--op", "map"][..],
+        &["--min-size", "1"],
+        &["--backing", "shared-file"],
+        &["-x"],
+    ] {
+        let message = refusal(&[&["stat", "--faults"], filter].concat());
+        assert!(message.contains("--faults"), "{message}");
+        assert!(message.contains("leave one of the two out"), "{message}");
+    }
+    let message = refusal(&["maps", "--faults", "1", "1", "2"]);
+    assert!(
+        message.contains("--faults looks at one process"),
+        "{message}"
+    );
+}

@@ -269,6 +269,7 @@ fn sums_come_at_each_interval_and_at_the_end() {
         work: Work::Sums {
             interval: Some(Duration::from_millis(10)),
             rows: 5,
+            faults: None,
         },
         ..job(&sink)
     };

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Signed, VMAS_HEADER, VMAS_WIDTH, backings, is_empty, vmas};
+use super::{Signed, VMAS_HEADER, VMAS_WIDTH, backings, faults, is_empty, vmas};
 use crate::{
-    churn::{Faults, OpSums, Report, Row, Sums},
+    churn::{OpSums, Report, Row},
     event::Op,
     ledger::Ledger,
     text::{Bytes, Escaped, Nanos},
@@ -74,47 +74,8 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
             counts(out, row)?;
         }
     }
-    if let Some(told) = report.faults {
-        faults(out, report, told)?;
-    }
+    faults::totals(out, report)?;
     write!(out, "\n{ledger}")
-}
-
-/// Page faults, and how much of what was mapped was touched.
-fn faults(out: &mut String, report: &Report, told: Faults) -> fmt::Result {
-    writeln!(
-        out,
-        "\n{:>7} {:<15} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "PID", "COMM", "MAPPED", "TOUCHED", "UNTOUCHED", "MINOR", "MAJOR"
-    )?;
-    for process in &report.processes {
-        write!(
-            out,
-            "{:>7} {:<15} ",
-            process.key.tgid,
-            Escaped(process.comm.as_bytes())
-        )?;
-        fault_counts(out, &process.row, told)?;
-    }
-    for (name, row) in [("other", &report.other), ("all", &report.all)] {
-        if row.total != Sums::default() || name == "all" {
-            write!(out, "{:>7} {name:<15} ", "")?;
-            fault_counts(out, row, told)?;
-        }
-    }
-    Ok(())
-}
-
-fn fault_counts(out: &mut String, row: &Row, told: Faults) -> fmt::Result {
-    let sums = &row.total;
-    write!(out, "{:>9} ", Bytes(sums.mapped_bytes))?;
-    if told.touched {
-        let untouched = Bytes(sums.untouched_bytes());
-        write!(out, "{:>9} {untouched:>9} ", Bytes(sums.touched_bytes))?;
-    } else {
-        write!(out, "{:>9} {:>9} ", "-", "-")?;
-    }
-    writeln!(out, "{:>9} {:>9}", sums.minor_faults, sums.major_faults)
 }
 
 /// Whether what an operation covered is told in bytes.

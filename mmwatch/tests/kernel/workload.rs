@@ -4,6 +4,7 @@
 //! One more makes its calls at random, see [`random`].
 
 pub mod exact;
+pub mod faults;
 mod notes;
 mod random;
 mod refusals;
@@ -43,6 +44,8 @@ pub fn main(args: &[String]) {
         ["full"] => exact::full(),
         ["peak", count] => exact::peak(count.parse().unwrap()),
         ["random-check"] => random::check::main(),
+        ["faults", notes, file] => faults::ways(notes, file),
+        ["mappings", file] => faults::mappings(file),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }
