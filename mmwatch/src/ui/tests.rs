@@ -103,10 +103,10 @@ fn faults_have_a_table_of_their_own() {
         table(&text, "TOUCHED/s"),
         [
             "    PID COMM             MAPPED/s TOUCHED/s   MINOR/s   MAJOR/s",
-            r"    200 busy\x07           400KiB    200KiB        60         1",
+            r"    200 busy\x07           400KiB    200KiB        60         2",
             "    100 sample              78KiB    200KiB         0         0",
             "        other                  0B        0B         0         0",
-            "        all                478KiB    400KiB        60         1",
+            "        all                478KiB    400KiB        60         2",
         ]
     );
     // Where it is not told which pages were there, nothing is claimed.

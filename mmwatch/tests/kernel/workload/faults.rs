@@ -119,8 +119,11 @@ impl Files {
                 .truncate(true)
                 .open(format!("{path}-{name}"))
                 .unwrap();
-            file.write_all_at(&vec![7; (MANY * PAGE) as usize], 0)
-                .unwrap();
+            // Page by page: what is written at once may be one large folio, and be
+            // mapped at once.
+            for page in 0..MANY {
+                file.write_all_at(&[7; PAGE as usize], page * PAGE).unwrap();
+            }
             file
         };
         Self {
