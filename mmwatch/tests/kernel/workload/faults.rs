@@ -195,14 +195,17 @@ fn skip_what_faults() {
     }
 }
 
+/// From now on this process and its children get no huge pages.
+fn small_pages_only() {
+    // SAFETY: a request that takes numbers.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    assert_eq!(result, 0);
+}
+
 /// Goes all ways, each with few and with many pages, and notes what the kernel
 /// counted for each: `way pages pid minor major unseen`.
 pub fn ways(notes_path: &str, file_path: &str) {
-    // SAFETY: a request that takes numbers, for this process and its children.
-    assert_eq!(
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) },
-        0
-    );
+    small_pages_only();
     let files = Files::open(file_path);
     let mut notes = String::with_capacity(4096);
     for (name, way) in WAYS {
@@ -248,11 +251,7 @@ pub const UNMAPPED: u64 = 0x5000_0000_0000;
 
 /// Maps, waits for a line, touches what it mapped, and waits for the end.
 pub fn mappings(file_path: &str) {
-    // SAFETY: as in `ways`.
-    assert_eq!(
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) },
-        0
-    );
+    small_pages_only();
     let files = Files::open(file_path);
     let fd = files.cached.as_raw_fd();
     let fixed = |addr, len, prot, flags, fd| {
