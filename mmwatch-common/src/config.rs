@@ -231,6 +231,16 @@ pub struct Config {
     pub cgroup_hierarchy: u32,
     /// With [`FILTER_CGROUP`]: how deep it is below its root.
     pub cgroup_level: u32,
+    /// The process that is held before its exec, none of whose doings before it
+    /// are the command's; 0 for none.
+    pub held_tgid: u32,
+    /// 1 when the beginnings of page faults are hooked, which tell whether the
+    /// page was there.
+    pub fault_begins: u32,
+    /// 1 when page faults are counted page by page.
+    pub fault_pages: u32,
+    /// Zero.
+    pub pad: u32,
     /// With [`FILTER_CGROUP`]: its id.
     pub cgroup_id: u64,
 }
@@ -256,4 +266,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 3 * 8 + 14 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 3 * 8 + 18 * 4);

@@ -72,8 +72,16 @@ hooks! {
     Split = 20 => "split",
     /// A shared anonymous mapping got its file.
     SharedFile = 21 => "shared_file",
+    /// A minor page fault was complete.
+    MinorFault = 22 => "minor_fault",
+    /// A major page fault was complete.
+    MajorFault = 23 => "major_fault",
+    /// A page fault of a program began.
+    FaultUser = 24 => "fault_user",
+    /// A page fault of the kernel's own code began.
+    FaultKernel = 25 => "fault_kernel",
     /// A cgroup was made. Makes no records.
-    Cgroup = 22 => "cgroup",
+    Cgroup = 26 => "cgroup",
 }
 
 /// One program's row. `fired = filtered + summed + submitted + ring_full + simulated`.
@@ -96,8 +104,8 @@ pub struct Ledger {
     pub paths_submitted: u64,
     /// File paths for which the ring buffer had no room; they are sent again later.
     pub paths_ring_full: u64,
-    /// Sections whose details found no room in kernel scratch space: their
-    /// records come without them.
+    /// Sections and page faults whose details found no room in kernel scratch
+    /// space: they are told without them.
     pub scratch_full: u64,
     /// Address spaces that found no room in the kernel's table: their
     /// records come without sums. Also children of a followed command that

@@ -5,6 +5,7 @@
 //! * [`event`]: the records of the ring buffer;
 //! * [`config`]: the constants that the agent finds or decides before loading;
 //! * [`counter`]: the loss ledger, a row per program;
+//! * [`fault`]: page faults of one process, page by page;
 //! * [`names`]: maps and globals, by the name both sides use;
 //! * [`space`]: address spaces and the processes that use them;
 //! * [`sums`]: sums per process, kept in the kernel;
@@ -17,6 +18,7 @@
 pub mod config;
 pub mod counter;
 pub mod event;
+pub mod fault;
 pub mod identity;
 pub mod names;
 pub mod probe;
@@ -38,6 +40,8 @@ pod!(
     config::Config,
     config::Offsets,
     counter::Ledger,
+    fault::Block,
+    fault::BlockKey,
     identity::CgroupPath,
     probe::Answer,
     space::Listed,

@@ -8,6 +8,16 @@ pub const LEDGER: &str = "LEDGER";
 pub const PROCESSES: &str = "PROCESSES";
 /// Hash of process ids let through, with [`FILTER_TGIDS`](crate::config::FILTER_TGIDS).
 pub const TGIDS: &str = "TGIDS";
+/// LRU hash of the page faults under way, by thread.
+pub const FAULTS: &str = "FAULTS";
+/// Hash of [`Block`](crate::fault::Block) by [`BlockKey`](crate::fault::BlockKey).
+pub const BLOCKS: &str = "BLOCKS";
+/// Hash of [`State`](crate::space::State) by the address of the `mm_struct`.
+pub const SPACES: &str = "SPACES";
+/// LRU hash of sections by thread.
+pub const SECTIONS: &str = "SECTIONS";
+/// LRU hash of files whose path was sent.
+pub const FILES: &str = "FILES";
 
 /// Hash of [`CgroupPath`](crate::identity::CgroupPath) by the cgroup's id.
 pub const CGROUPS: &str = "CGROUPS";

@@ -84,6 +84,12 @@ pub struct Sums {
     /// VMAs removed or merged into others; where no hook tells them from those
     /// made, the net change if that is fewer.
     pub vmas_removed: u64,
+    /// Minor page faults: the page was in memory, or was made from nothing.
+    pub minor_faults: u64,
+    /// Major page faults: the page was read from a file or a swap device.
+    pub major_faults: u64,
+    /// Bytes of pages that were not there when they were touched.
+    pub touched_bytes: u64,
 }
 
 /// The kernel's entry for one process.
@@ -160,6 +166,12 @@ impl Sums {
             .wrapping_add_signed(self.all_ops().vmas_delta)
     }
 
+    /// Bytes that were mapped and never touched since, at least: what was touched
+    /// may have been mapped before, or be the same page once more.
+    pub const fn untouched_bytes(&self) -> u64 {
+        self.mapped_bytes.saturating_sub(self.touched_bytes)
+    }
+
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = *self;
@@ -173,6 +185,9 @@ impl Sums {
         since.mapped_bytes = self.mapped_bytes.wrapping_sub(earlier.mapped_bytes);
         since.unmapped_bytes = self.unmapped_bytes.wrapping_sub(earlier.unmapped_bytes);
         since.vmas_removed = self.vmas_removed.wrapping_sub(earlier.vmas_removed);
+        since.minor_faults = self.minor_faults.wrapping_sub(earlier.minor_faults);
+        since.major_faults = self.major_faults.wrapping_sub(earlier.major_faults);
+        since.touched_bytes = self.touched_bytes.wrapping_sub(earlier.touched_bytes);
         since
     }
 }
@@ -189,6 +204,9 @@ impl AddAssign<&Self> for Sums {
         self.mapped_bytes = self.mapped_bytes.wrapping_add(other.mapped_bytes);
         self.unmapped_bytes = self.unmapped_bytes.wrapping_add(other.unmapped_bytes);
         self.vmas_removed = self.vmas_removed.wrapping_add(other.vmas_removed);
+        self.minor_faults = self.minor_faults.wrapping_add(other.minor_faults);
+        self.major_faults = self.major_faults.wrapping_add(other.major_faults);
+        self.touched_bytes = self.touched_bytes.wrapping_add(other.touched_bytes);
     }
 }
 
@@ -209,7 +227,7 @@ pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u6
 
 const _: () = assert!(size_of::<ProcessKey>() == 16);
 const _: () = assert!(size_of::<OpSums>() == 7 * 8);
-const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 3) * 8);
+const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 6) * 8);
 const _: () =
     assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8 + size_of::<Identity>());
 
@@ -235,6 +253,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_untouched_is_never_less_than_nothing() {
+        let mut sums = Sums {
+            mapped_bytes: 8192,
+            touched_bytes: 4096,
+            ..Sums::default()
+        };
+        assert_eq!(sums.untouched_bytes(), 4096);
+        sums.touched_bytes = 12288;
+        assert_eq!(sums.untouched_bytes(), 0);
+    }
+
+    #[test]
     fn each_sum_is_added_up_and_taken_away() {
         // No number is 0 or another's.
         let op = |from: u64| OpSums {
@@ -256,11 +286,17 @@ mod tests {
             mapped_bytes: factor * 201,
             unmapped_bytes: factor * 202,
             vmas_removed: factor * 204,
+            minor_faults: factor * 205,
+            major_faults: factor * 206,
+            touched_bytes: factor * 207,
         };
         let (one, other) = (sums(1), sums(1_000));
         let mut both = other;
         both += &one;
         assert_eq!(both.mapped_bytes, 201_201);
+        assert_eq!(both.minor_faults, 205_205);
+        assert_eq!(both.major_faults, 206_206);
+        assert_eq!(both.touched_bytes, 207_207);
         assert_eq!(both.ops[1].vmas_delta, -3 - 11 - 3 - 11_000);
         assert_eq!(both.vmas_made() as i64, 204_204 + both.all_ops().vmas_delta);
         assert_eq!(both.since(&one), other);

@@ -43,6 +43,23 @@ pub fn process(task: &Task) -> Process {
     Process::Wanted
 }
 
+/// Whether what the running task itself does is let through, which is no record.
+#[inline(always)]
+pub fn is_wanted(task: &Task) -> bool {
+    if process(task) != Process::Wanted {
+        return false;
+    }
+    let held = config!(held_tgid);
+    if held != 0 && task.tgid == held && task.is_before_exec() {
+        return false;
+    }
+    let filters = config!(filters);
+    if filters & FILTER_UID != 0 && task::uid() != config!(uid) {
+        return false;
+    }
+    filters & FILTER_COMM == 0 || is_comm()
+}
+
 /// Whether an address space's owner is let through; `task` is the owner, or who
 /// let go of the address space last.
 #[inline(always)]

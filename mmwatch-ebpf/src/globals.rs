@@ -31,6 +31,10 @@ pub static CONFIG: Config = Config {
     cgroup_subsystem: 0,
     cgroup_hierarchy: 0,
     cgroup_level: 0,
+    held_tgid: 0,
+    fault_begins: 0,
+    fault_pages: 0,
+    pad: 0,
     cgroup_id: 0,
 };
 

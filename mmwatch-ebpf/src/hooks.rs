@@ -3,6 +3,7 @@
 
 mod call;
 mod cgroup;
+mod fault;
 mod lifecycle;
 mod list;
 mod lock;

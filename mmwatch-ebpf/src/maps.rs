@@ -7,6 +7,7 @@ use aya_ebpf::{
 use mmwatch_common::{
     counter::{Hook, Ledger},
     event::FileId,
+    fault::{Block, BlockKey},
     identity::CgroupPath,
     space::State,
     sums::{Process, ProcessKey},
@@ -55,3 +56,13 @@ pub static CGROUPS: LruHashMap<u64, CgroupPath> = LruHashMap::with_max_entries(1
 /// Where such a path is put together.
 #[map]
 pub static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(1, 0);
+/// The page fault under way, by thread id: the page's address, and in its low
+/// bit whether the page was there when it began. Least-recently-used, because
+/// faults that fail and threads that end leave theirs behind. The agent gives it
+/// room when faults are counted.
+#[map]
+pub static FAULTS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1, 0);
+
+/// Page faults page by page. The agent gives it room when they are asked for.
+#[map]
+pub static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1, 0);

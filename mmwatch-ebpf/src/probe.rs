@@ -10,9 +10,9 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
         generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
     },
-    macros::{fentry, kprobe, map, raw_tracepoint},
+    macros::{fentry, kprobe, map, perf_event, raw_tracepoint},
     maps::Array,
-    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+    programs::{FEntryContext, PerfEventContext, ProbeContext, RawTracePointContext},
 };
 use mmwatch_common::{config::NO_OFFSET, probe::Answer};
 
@@ -94,5 +94,10 @@ fn fentry_nothing(_: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_nothing(_: ProbeContext) -> u32 {
+    0
+}
+
+#[perf_event]
+fn perf_nothing(_: PerfEventContext) -> u32 {
     0
 }

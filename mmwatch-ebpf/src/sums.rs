@@ -101,6 +101,9 @@ static NOTHING: Process = Process {
         mapped_bytes: 0,
         unmapped_bytes: 0,
         vmas_removed: 0,
+        minor_faults: 0,
+        major_faults: 0,
+        touched_bytes: 0,
     },
     comm: [0; 16],
     uid: 0,
@@ -140,7 +143,7 @@ fn entry(row: &mut Ledger, key: &ProcessKey) -> Option<*mut Process> {
 /// `number` points to an aligned number in a live map value, to which all
 /// others add in this way too.
 #[inline(always)]
-unsafe fn grow(number: *mut u64, by: u64) {
+pub unsafe fn grow(number: *mut u64, by: u64) {
     // The language has no atomic addition for this target, which cannot
     // compare and swap before 5.12; the instruction itself is as old as BPF.
     // SAFETY: the caller's promise.
@@ -224,16 +227,46 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
 #[inline(always)]
 fn identify(process: *mut Process, task: &Task, head: &Head, kind: Kind) {
     let exec = kind as u8 == Kind::Exec as u8;
-    // SAFETY: fields of a live map value. Two threads may write at the same
-    // time: then the name is one or the other, or for a moment a mixture.
+    name(process, task, exec);
+    // SAFETY: fields of a live map value.
     unsafe {
-        if exec || (*process).comm[0] == 0 {
-            task::comm(&raw mut (*process).comm);
-            (*process).uid = task::uid();
-            (*process).identity = identity::of(task.address);
-        }
         if kind as u8 == Kind::Exit as u8 && head.cause != Cause::Exec as u8 {
             (*process).ended = 1;
         }
     }
+}
+
+/// Notes the name, the user and the identity of the running task, unless there is one and it
+/// need not be made `anew`.
+#[inline(always)]
+fn name(process: *mut Process, task: &Task, anew: bool) {
+    // SAFETY: fields of a live map value. Two threads may write at the same
+    // time: then the name is one or the other, or for a moment a mixture.
+    unsafe {
+        if anew || (*process).comm[0] == 0 {
+            task::comm(&raw mut (*process).comm);
+            (*process).uid = task::uid();
+            (*process).identity = identity::of(task.address);
+        }
+    }
+}
+
+/// Adds a page fault of the running task to its process's sums.
+#[inline(always)]
+pub fn add_fault(row: &mut Ledger, task: &Task, is_major: bool, touched_bytes: u64) {
+    let key = ProcessKey::new(task.tgid, task.start_boot_ns());
+    let Some(process) = entry(row, &key) else {
+        return;
+    };
+    // SAFETY: numbers of a live map value.
+    unsafe {
+        let sums = &raw mut (*process).sums;
+        if is_major {
+            grow(&raw mut (*sums).major_faults, 1);
+        } else {
+            grow(&raw mut (*sums).minor_faults, 1);
+        }
+        grow(&raw mut (*sums).touched_bytes, touched_bytes);
+    }
+    name(process, task, false);
 }

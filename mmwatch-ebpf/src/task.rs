@@ -17,6 +17,8 @@ use crate::{
 
 /// `task_struct.flags`: the task is on its way out (`PF_EXITING`).
 const PF_EXITING: u32 = 0x4;
+/// `task_struct.flags`: the task was forked and has not called exec (`PF_FORKNOEXEC`).
+const PF_FORKNOEXEC: u32 = 0x40;
 
 /// Place of the limit on mappings among a process's limits (`RLIMIT_AS`), and
 /// the size of one (`struct rlimit`, the soft limit first).
@@ -74,6 +76,13 @@ impl Task {
     #[inline(always)]
     pub fn is_exiting(&self) -> bool {
         task_member!(self.address, task_flags: u32) & PF_EXITING != 0
+    }
+
+    /// Whether it runs what its parent ran. Over with `begin_new_exec`, after the
+    /// new address space took the old one's place.
+    #[inline(always)]
+    pub fn is_before_exec(&self) -> bool {
+        task_member!(self.address, task_flags: u32) & PF_FORKNOEXEC != 0
     }
 
     /// Bytes of mappings that it may have: the soft limit `RLIMIT_AS`.

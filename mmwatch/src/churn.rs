@@ -25,9 +25,17 @@ use crate::{event::Comm, identity::Who};
 /// finds no room adds to [`Report::other`].
 const MAX_ENDED: usize = 8192;
 
+/// What of page faults is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Whether it is known which pages were there when they were touched.
+    pub touched: bool,
+}
+
 /// All processes.
 #[derive(Debug)]
 pub struct Churn {
+    faults: Option<Faults>,
     page_bytes: u64,
     processes: FxHashMap<ProcessKey, Process>,
     /// Processes that found no room in the kernel's table.
@@ -126,6 +134,8 @@ pub struct Report {
     pub elapsed_ns: u64,
     /// `vm.max_map_count`.
     pub max_map_count: u32,
+    /// What of page faults is in the sums, if they are counted.
+    pub faults: Option<Faults>,
     /// Those that did most in the interval first, then by VMAs.
     pub processes: Vec<ProcessReport>,
     /// In their place, where that was asked for: see [`Report::grouped`].
@@ -193,6 +203,7 @@ impl Churn {
     /// Nothing yet; `now_boot_ns` starts the first interval.
     pub fn new(now_boot_ns: u64, page_bytes: u64) -> Self {
         Self {
+            faults: None,
             page_bytes,
             processes: FxHashMap::default(),
             roomless: Counted::default(),
@@ -200,6 +211,12 @@ impl Churn {
             started_boot_ns: now_boot_ns,
             ticked_boot_ns: now_boot_ns,
         }
+    }
+
+    /// The same, of a kernel that counts page faults.
+    #[must_use]
+    pub fn with_faults(self, faults: Option<Faults>) -> Self {
+        Self { faults, ..self }
     }
 
     /// Takes what the kernel keeps: its sums, then, read after them, its list
@@ -363,6 +380,7 @@ impl Churn {
                 .saturating_sub(mem::replace(&mut self.ticked_boot_ns, now_boot_ns)),
             elapsed_ns: now_boot_ns.saturating_sub(self.started_boot_ns),
             max_map_count,
+            faults: self.faults,
             processes,
             groups: None,
             other,

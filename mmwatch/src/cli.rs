@@ -124,7 +124,8 @@ Examples:
 Examples:
   mmwatch stat -d 5            five seconds of the whole machine
   mmwatch stat -p 1234         one process, until Ctrl-C
-  mmwatch stat -- make -j2     a command and its children")]
+  mmwatch stat -- make -j2     a command and its children
+  mmwatch stat --faults -- ls  how much of what ls maps it touches")]
     Stat(StatArgs),
     /// Hold what mmwatch says against what the kernel says
     ///
@@ -143,7 +144,7 @@ Examples:
     ///
     /// The columns of /proc/PID/maps, then the segment that each VMA is, its
     /// backing and its size, and the sums of both. `?` marks what is guessed.
-    /// Needs no BPF, but for --watch. docs/maps.md explains each field.
+    /// Needs no BPF, but for --watch and --faults. docs/maps.md explains each field.
     #[command(after_help = "\
 Examples:
   mmwatch maps 1234               every VMA of a process, and sums
@@ -151,6 +152,7 @@ Examples:
   mmwatch maps --smaps 1234       what of it is in memory, too
   mmwatch maps --diff 10 1234     what changes in ten seconds
   mmwatch maps --watch 5 1234     who maps it, every five seconds
+  mmwatch maps --faults 10 1234   which mappings it touches in ten seconds
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// Who shares memory with whom: files, memfds, System V and POSIX segments, and more
@@ -207,6 +209,9 @@ pub struct TopArgs {
     /// Group processes, and show a row for each group
     #[arg(long, value_name = "WHAT", default_value = "process", value_parser = by_parser(), help_heading = "Output")]
     pub by: By,
+    /// Also page faults, and how much of what was mapped was touched
+    #[arg(long, help_heading = "Output")]
+    pub faults: bool,
     /// Plain tables one after the other, on a terminal too
     #[arg(long, help_heading = "Output")]
     pub plain: bool,
@@ -232,6 +237,9 @@ pub struct StatArgs {
     /// Group processes, and show a row for each group
     #[arg(long, value_name = "WHAT", default_value = "process", value_parser = by_parser(), help_heading = "Output")]
     pub by: By,
+    /// Also page faults, and how much of what was mapped was touched
+    #[arg(long, help_heading = "Output")]
+    pub faults: bool,
 }
 
 /// Flags of `verify`.
@@ -277,6 +285,10 @@ pub struct MapsArgs {
     /// With --watch: end after this time
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, requires = "watch")]
     pub duration: Option<Duration>,
+    /// Which mappings have page faults within this time, and how much of each is touched; as the
+    /// kernel counts them, so it takes root or CAP_BPF and CAP_PERFMON
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture", "diff"])]
+    pub faults: Option<Duration>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,

@@ -2,11 +2,13 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`mod@file`], [`segment`], [`diff`] and [`history`], is pure.
+//! and in [`clues`], [`elf`], [`faults`], [`mod@file`], [`segment`], [`diff`] and [`history`], is
+//! pure.
 
 pub mod clues;
 pub mod diff;
 pub mod elf;
+pub mod faults;
 pub mod file;
 pub mod history;
 pub mod read;

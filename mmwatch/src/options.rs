@@ -83,6 +83,8 @@ pub enum Shown {
     Picture,
     /// What changes within this time.
     Changes(Duration),
+    /// Every VMA with its page faults within this time.
+    Faults(Duration),
 }
 
 /// How to show who shares memory with whom.
@@ -202,7 +204,7 @@ impl Default for System {
 impl Task {
     /// Checks what was typed.
     pub fn new(cli: Cli, system: &System) -> Result<Self> {
-        let (view, watch) = match cli.command {
+        let (view, watch, faults) = match cli.command {
             CliCommand::Check(args) => {
                 return Ok(Self::Check {
                     form: args.output.into(),
@@ -219,20 +221,30 @@ impl Task {
             CliCommand::Maps(args) => {
                 let maps = maps(&args, system)?;
                 match (args.watch, maps.pids.as_slice()) {
-                    (Some(interval), &[pid]) => watch_maps(args, pid, interval)?,
+                    (Some(interval), &[pid]) => {
+                        let (view, watch) = watch_maps(args, pid, interval)?;
+                        (view, watch, false)
+                    }
                     _ => return Ok(Self::Maps(maps)),
                 }
             }
             CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
-            CliCommand::Top(args) => top(args)?,
-            CliCommand::Trace(args) => (View::Trace, args.watch),
+            CliCommand::Top(args) => {
+                let faults = args.faults;
+                let (view, watch) = top(args)?;
+                (view, watch, faults)
+            }
+            CliCommand::Trace(args) => (View::Trace, args.watch, false),
             CliCommand::Stat(args) => {
                 let (rows, by) = (args.rows, args.by);
-                (View::Stat { rows, by }, args.watch)
+                (View::Stat { rows, by }, args.watch, args.faults)
             }
-            CliCommand::Verify(args) => verify(args)?,
+            CliCommand::Verify(args) => {
+                let (view, watch) = verify(args)?;
+                (view, watch, false)
+            }
         };
-        Options::new(view, watch, system).map(Self::Watch)
+        Options::new(view, watch, faults, system).map(Self::Watch)
     }
 }
 
@@ -240,6 +252,7 @@ fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
     let form = args.output.into();
     for (option, is_given) in [
         ("--diff", args.diff.is_some()),
+        ("--faults", args.faults.is_some()),
         ("--watch", args.watch.is_some()),
     ] {
         if is_given && args.pid.len() > 1 {
@@ -264,10 +277,11 @@ fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
             Source::Maps
         },
         form,
-        shown: match args.diff {
-            Some(time) => Shown::Changes(time),
-            None if args.picture => Shown::Picture,
-            None => Shown::Vmas,
+        shown: match (args.diff, args.faults) {
+            (Some(time), _) => Shown::Changes(time),
+            (None, Some(time)) => Shown::Faults(time),
+            (None, None) if args.picture => Shown::Picture,
+            (None, None) => Shown::Vmas,
         },
     })
 }
@@ -331,6 +345,7 @@ fn top(args: TopArgs) -> Result<(View, WatchArgs)> {
         interval,
         rows,
         by,
+        faults: _,
         // Until there is another way to draw.
         plain: _,
     } = args;
@@ -385,7 +400,10 @@ impl WatchArgs {
 }
 
 impl Options {
-    fn new(view: View, args: WatchArgs, system: &System) -> Result<Self> {
+    fn new(view: View, args: WatchArgs, faults: bool, system: &System) -> Result<Self> {
+        if faults {
+            refuse_with_faults(&args)?;
+        }
         let ops = if args.op.is_empty() {
             Op::ALL
         } else {
@@ -438,6 +456,7 @@ impl Options {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
             stream: view.needs_events(),
             simulate_loss: simulate_loss(args.kernel.simulate_loss)?,
+            faults,
         };
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
@@ -452,6 +471,24 @@ impl Options {
             command: (!args.cmd.is_empty()).then_some(args.cmd),
         })
     }
+}
+
+/// Filters on operations leave out a part of what was mapped, and no faults.
+fn refuse_with_faults(args: &WatchArgs) -> Result<()> {
+    for (option, given) in [
+        ("--op", !args.op.is_empty()),
+        ("--min-size", args.min_size.is_some()),
+        ("--backing", !args.backing.is_empty()),
+        ("--failed", args.failed),
+    ] {
+        if given {
+            return Err(usage(format!(
+                "--faults holds what was touched against all that was mapped, and {option} leaves \
+                 a part of that out; leave one of the two out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl From<OutputArg> for Form {

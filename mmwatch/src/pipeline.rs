@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use self::signals::{Request, Signals};
 use crate::{
-    churn::{By, Churn},
+    churn::{By, Churn, Faults},
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
@@ -85,6 +85,8 @@ pub enum Work {
         rows: usize,
         /// What they are grouped by.
         by: By,
+        /// What of page faults the kernel counts.
+        faults: Option<Faults>,
     },
     /// Rounds of comparing models and sums with the kernel's.
     Verify {
@@ -160,8 +162,10 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         sink: job.sink,
         desk: match job.work {
             Work::Events => Desk::Events,
-            Work::Sums { rows, by, .. } => Desk::Sums {
-                churn: Box::new(Churn::new(boot_ns()?, page_bytes())),
+            Work::Sums {
+                rows, by, faults, ..
+            } => Desk::Sums {
+                churn: Box::new(Churn::new(boot_ns()?, page_bytes()).with_faults(faults)),
                 rows,
                 by,
             },

@@ -1,5 +1,6 @@
 //! What each command does, from options to the exit code.
 
+mod faults;
 mod flags;
 mod shared;
 
@@ -17,7 +18,7 @@ use crate::{
     kernel::{
         facts::Facts,
         load,
-        plan::{self, Hooks, Plan},
+        plan::{self, FaultPlan, Hooks, Plan},
     },
     launch,
     maps::{
@@ -71,11 +72,13 @@ fn watch(options: Options) -> Result<u8> {
                 interval: Some(interval),
                 rows,
                 by,
+                faults: source.faults(),
             },
             View::Stat { rows, by } => Work::Sums {
                 interval: None,
                 rows,
                 by,
+                faults: source.faults(),
             },
             View::Verify { interval } => Work::Verify { interval },
             View::Maps { pid, interval } => Work::Maps { pid, interval },
@@ -156,6 +159,10 @@ struct Checked<'a> {
     plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<&'a FaultPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults_refusal: Option<String>,
 }
 
 /// Prints what is no stream.
@@ -184,26 +191,38 @@ fn explain(maps: &Maps) -> Result<u8> {
         );
     }
     for &pid in &maps.pids {
-        let reading = Reading::take(&proc, pid, maps.source)?;
-        let space = reading.space()?;
         let mut out = io::stdout();
         let result = match (maps.shown, maps.form) {
             (Shown::Changes(time), form) => {
+                let before = Reading::take(&proc, pid, maps.source)?;
+                let before = before.space()?;
                 thread::sleep(time);
-                let later = Reading::take(&proc, pid, maps.source)?;
-                let later = later.space()?;
-                let changes = diff::compare(&space.vmas, &later.vmas);
+                let after = Reading::take(&proc, pid, maps.source)?;
+                let after = after.space()?;
+                let changes = diff::compare(&before.vmas, &after.vmas);
                 match form {
-                    Form::Json => json::maps::write_changes(&mut out, &later, &changes),
-                    Form::Text => out.write_all(ui::maps::changes(&later, &changes).as_bytes()),
+                    Form::Json => json::maps::write_changes(&mut out, &after, &changes),
+                    Form::Text => out.write_all(ui::maps::changes(&after, &changes).as_bytes()),
                 }
             }
-            (Shown::Picture, _) => {
-                let (rows, columns) = screen();
-                out.write_all(ui::picture::draw(&space, rows, columns).as_bytes())
+            (Shown::Faults(time), form) => {
+                let counted = faults::count(pid, time)?;
+                let after = Reading::take(&proc, pid, maps.source)?;
+                faults::write(&mut out, form, &after.space()?, &counted)
             }
-            (Shown::Vmas, Form::Json) => json::maps::write_space(&mut out, &space),
-            (Shown::Vmas, Form::Text) => out.write_all(ui::maps::draw(&space).as_bytes()),
+            (Shown::Picture, _) => {
+                let reading = Reading::take(&proc, pid, maps.source)?;
+                let (rows, columns) = screen();
+                out.write_all(ui::picture::draw(&reading.space()?, rows, columns).as_bytes())
+            }
+            (Shown::Vmas, form) => {
+                let reading = Reading::take(&proc, pid, maps.source)?;
+                let space = reading.space()?;
+                match form {
+                    Form::Json => json::maps::write_space(&mut out, &space),
+                    Form::Text => out.write_all(ui::maps::draw(&space).as_bytes()),
+                }
+            }
         };
         if !written(result.and_then(|()| out.flush()))? {
             break;
@@ -233,10 +252,12 @@ fn screen() -> (usize, usize) {
 fn check(form: Form, hooks: Hooks) -> Result<u8> {
     let facts = Facts::gather();
     let plan = plan::plan(&facts, hooks);
+    let faults = plan::faults(&facts);
     let text = match form {
-        Form::Text => match &plan {
-            Ok(plan) => format!("{facts}\n{plan}"),
-            Err(_) => facts.to_string(),
+        Form::Text => match (&plan, &faults) {
+            (Ok(plan), Ok(faults)) => format!("{facts}\n{plan}{faults}"),
+            (Ok(plan), Err(refusal)) => format!("{facts}\n{plan}with --faults\n  {refusal}\n"),
+            (Err(_), _) => facts.to_string(),
         },
         Form::Json => serde_json::to_string(&Checked {
             schema: SCHEMA,
@@ -244,6 +265,8 @@ fn check(form: Form, hooks: Hooks) -> Result<u8> {
             facts: &facts,
             plan: plan.as_ref().ok(),
             refusal: plan.as_ref().err().map(ToString::to_string),
+            faults: faults.as_ref().ok(),
+            faults_refusal: faults.as_ref().err().map(ToString::to_string),
         })
         .map_err(|error| Error::io("writing the output")(error.into()))?,
     };

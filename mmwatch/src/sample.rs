@@ -8,7 +8,7 @@ use mmwatch_common::{
 };
 
 use crate::{
-    churn::{Churn, ProcessKey, ProcessSums, Report, add_event},
+    churn::{Churn, Faults, ProcessKey, ProcessSums, Report, add_event},
     event::{
         Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
         Protect, Range, Remap, Space, SpaceId, Unmap, What,
@@ -293,6 +293,22 @@ pub(crate) fn report() -> Report {
     let listed = [listed(200, "busy\u{7}", 120), listed(300, "quiet", 12)];
     churn.update(3_000_000_000, &kernel_sums(&events), &listed);
     churn.tick(3_000_000_000, 65_530, 2)
+}
+
+/// The same with page faults of two processes.
+pub(crate) fn with_faults(touched: bool) -> Report {
+    let mut report = report();
+    report.faults = Some(Faults { touched });
+    for (place, minor, major) in [(0, 120, 3), (1, 0, 0)] {
+        for row in [&mut report.processes[place].row, &mut report.all] {
+            for sums in [&mut row.interval, &mut row.total] {
+                sums.minor_faults += minor;
+                sums.major_faults += major;
+                sums.touched_bytes += 400 << 10;
+            }
+        }
+    }
+    report
 }
 
 /// The ledger to go with it.

@@ -2,6 +2,7 @@
 //! of a question about flags, of an address space, or of who shares memory.
 
 pub mod dot;
+mod faults;
 pub mod flags;
 mod groups;
 pub mod maps;

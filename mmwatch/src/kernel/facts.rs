@@ -44,6 +44,8 @@ pub const TRACEPOINTS: &[&str] = &[
     "exit_mmap",
     "mmap_lock_acquire_returned",
     "mmap_lock_released",
+    "page_fault_kernel",
+    "page_fault_user",
     "sched_process_exec",
     "sched_process_exit",
     "sched_process_fork",
@@ -75,6 +77,8 @@ pub struct Facts {
     pub fentry: Answer,
     /// Whether a kprobe program can be loaded and attached.
     pub kprobe: Answer,
+    /// Whether a program can be attached to the kernel's software events.
+    pub perf_event: Answer,
     /// The agent's process id in the root namespace, told by the kernel.
     pub self_tgid: Option<u32>,
     /// Distance from a task's stack to its user registers, told by the kernel, bytes.
@@ -172,6 +176,7 @@ impl Facts {
             raw_tracepoint: asked.raw_tracepoint,
             fentry: asked.fentry,
             kprobe: asked.kprobe,
+            perf_event: asked.perf_event,
             self_tgid: asked.self_tgid,
             user_regs_offset: asked.user_regs_offset,
             typed_task: asked.typed_task,
@@ -232,6 +237,7 @@ impl fmt::Display for Facts {
         writeln!(f, "raw tracepoints      {}", self.raw_tracepoint)?;
         writeln!(f, "fentry, fexit        {}", self.fentry)?;
         writeln!(f, "kprobe, kretprobe    {}", self.kprobe)?;
+        writeln!(f, "software events      {}", self.perf_event)?;
         let lock = self.tracepoints.get("mmap_lock_released");
         match lock {
             Some(args) => writeln!(f, "mmap_lock events     {args} arguments")?,

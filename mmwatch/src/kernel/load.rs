@@ -2,18 +2,17 @@
 //!
 //! With the modules below it, the only one that knows the BPF library.
 
+pub mod faults;
 mod missed;
+mod perf;
 pub mod probe;
+mod programs;
 mod ring;
 mod tables;
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{
-        FEntry, FExit, KProbe, ProgramError, RawTracePoint, fentry::FEntryLink, fexit::FExitLink,
-        kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
-    },
+    Btf, Ebpf, EbpfLoader,
+    maps::{HashMap, MapError, RingBuf},
 };
 use aya_log::EbpfLogger;
 use mmwatch_common::{
@@ -21,20 +20,20 @@ use mmwatch_common::{
         Config, FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW,
         FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID, Offsets,
     },
-    counter::{Hook, Ledger},
     event::COMM_LEN,
     names,
 };
 
-use self::{ring::Ring, tables::Tables};
+use self::{programs::Programs, ring::Ring, tables::Tables};
 use super::{
     facts::Facts,
-    plan::{self, Attach, Hooks, Plan, Program},
+    plan::{self, FaultPlan, Hooks, Plan, Program},
 };
 use crate::{
+    churn::Faults,
     error::Error,
     identity::CgroupRoot,
-    source::{HookCounters, Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
+    source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
 /// The kernel programs, as compiled by the build script.
@@ -42,6 +41,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/wa
 
 /// Share of the ring buffer from which on the kernel wakes the reader: one in this many.
 const WAKE_SHARE: u64 = 4;
+
+/// Threads whose page faults can be under way at the same time.
+const THREADS: u32 = 1 << 14;
 
 /// Filters that the kernel applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,27 +78,18 @@ pub struct Delivery {
     pub stream: bool,
     /// Of 2^32 records, so many are lost on purpose.
     pub simulate_loss: u32,
+    /// Whether page faults, which are no records, are counted too.
+    pub faults: bool,
 }
 
 /// Attached programs. Dropping it detaches and unloads them all.
 pub struct Attached {
     plan: Plan,
-    links: Vec<Link>,
-    /// Runs skipped, by program, once the programs are detached.
-    missed_at_stop: Vec<Option<u64>>,
+    faults: Option<FaultPlan>,
     ring: Ring,
-    ledger: PerCpuArray<MapData, Ledger>,
     tables: Tables,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
-    ebpf: Ebpf,
-}
-
-/// A link, held until [`Source::stop`] or the end.
-enum Link {
-    Fentry(#[expect(dead_code, reason = "held for its Drop")] FEntryLink),
-    Fexit(#[expect(dead_code, reason = "held for its Drop")] FExitLink),
-    Kprobe(#[expect(dead_code, reason = "held for its Drop")] KProbeLink),
-    RawTracepoint(#[expect(dead_code, reason = "held for its Drop")] RawTracePointLink),
+    programs: Programs,
 }
 
 /// Plans, loads and attaches. A program that the kernel refuses is noted in
@@ -107,23 +100,34 @@ pub fn attach(
     filter: &KernelFilter,
     delivery: Delivery,
 ) -> Result<Attached, Error> {
-    if OBJECT.is_empty() {
-        return Err(Error::Kernel(
-            "this mmwatch was built without its kernel programs; build it with `cargo xtask build`"
-                .to_owned(),
-        ));
-    }
     loop {
         let plan =
             plan::plan(facts, hooks).map_err(|refusal| Error::Kernel(refusal.to_string()))?;
-        match try_attach(facts, plan, filter, delivery) {
+        let faults = if delivery.faults {
+            Some(fault_plan(facts)?)
+        } else {
+            None
+        };
+        match try_attach(facts, plan, faults, filter, delivery) {
             Ok(attached) => return Ok(attached),
-            Err(Failure::Program(program, reason)) => {
-                log::warn!("the kernel refused {program} ({reason}); planning without it");
-                facts.refused.insert(program.name.to_owned(), reason);
-            }
-            Err(Failure::Other(error)) => return Err(error),
+            Err(failure) => plan_around(facts, failure)?,
         }
+    }
+}
+
+fn fault_plan(facts: &Facts) -> Result<FaultPlan, Error> {
+    plan::faults(facts).map_err(|refusal| Error::Kernel(refusal.to_string()))
+}
+
+/// Notes what was refused, unless there is no other way.
+fn plan_around(facts: &mut Facts, failure: Failure) -> Result<(), Error> {
+    match failure {
+        Failure::Program(program, reason) => {
+            log::warn!("the kernel refused {program} ({reason}); planning without it");
+            facts.refused.insert(program.name.to_owned(), reason);
+            Ok(())
+        }
+        Failure::Other(error) => Err(error),
     }
 }
 
@@ -138,59 +142,106 @@ enum Failure {
 fn try_attach(
     facts: &Facts,
     plan: Plan,
+    faults: Option<FaultPlan>,
     filter: &KernelFilter,
     delivery: Delivery,
 ) -> Result<Attached, Failure> {
-    let btf = Btf::from_sys_fs().map_err(|error| other("reading the kernel's BTF", &error))?;
-    let offsets: Offsets = facts.offsets();
-    let config = config(facts, &plan, filter, delivery);
-    let verbose = log::log_enabled!(log::Level::Debug);
-    let log_level = if verbose { log::Level::Debug as u8 } else { 0 };
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
-        .override_global(names::OFFSETS, &offsets, true)
-        .override_global(names::CONFIG, &config, true)
-        // A constant to the verifier, which drops the logging where nobody listens.
-        .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .map_max_entries(names::EVENTS, delivery.buffer_bytes)
-        .load(OBJECT)
-        .map_err(|error| load_failure(&error, delivery.buffer_bytes))?;
+    let mut config = config(facts, filter);
+    config.calls = plan.calls;
+    config.settle_at_call = u32::from(plan.settle_at_call);
+    config.downgrade = plan.downgrade;
+    config.counts_splits = u32::from(plan.counts_splits);
+    config.wake_bytes = u64::from(delivery.buffer_bytes) / WAKE_SHARE;
+    config.stream = u32::from(delivery.stream);
+    config.simulate_loss = delivery.simulate_loss;
+    let mut sizes = vec![(names::EVENTS, delivery.buffer_bytes)];
+    // What counts faults first: it is to see all that the rest sees.
+    let mut programs = Vec::new();
+    if let Some(faults) = &faults {
+        config.fault_begins = u32::from(faults.tells_touched);
+        sizes.push((names::FAULTS, THREADS));
+        programs.extend_from_slice(&faults.programs);
+    }
+    // Sections settle only once their details are hooked; in the other order
+    // the first records would lack them. The plan lists the lock last.
+    programs.extend_from_slice(&plan.programs);
 
+    let (mut ebpf, btf) = load_object(facts, &config, &sizes, || {
+        let kib = delivery.buffer_bytes / 1024;
+        format!("ask for a smaller --buffer than {kib} KiB")
+    })?;
     list_pids(&mut ebpf, filter)?;
     let ring = take(&mut ebpf, names::EVENTS, RingBuf::try_from)?;
     let ring = Ring::new(ring, delivery.stream);
-    let ledger = take(&mut ebpf, names::LEDGER, PerCpuArray::try_from)?;
     let tables = Tables::new(&mut ebpf)?;
     tables::load_list(&mut ebpf, &btf)
         .map_err(|error| other("loading the list of processes", &error))?;
-    let log = if verbose {
+    let log = if is_verbose() {
         let log = EbpfLogger::init(&mut ebpf);
         Some(log.map_err(|error| other("listening to the kernel programs' log", &error))?)
     } else {
         None
     };
-
-    let mut links = Vec::with_capacity(plan.programs.len());
-    for program in &plan.programs {
-        let link = attach_program(&mut ebpf, program, &btf)
-            .map_err(|error| Failure::Program(*program, chain(&error)))?;
-        links.push(link);
-    }
-    // Sections settle only once their details are hooked; in the other order
-    // the first records would lack them. The plan lists the lock last.
     Ok(Attached {
         plan,
-        links,
-        missed_at_stop: Vec::new(),
+        faults,
         ring,
-        ledger,
         tables,
         log,
-        ebpf,
+        programs: Programs::attach(ebpf, &btf, programs)?,
     })
 }
 
-fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery) -> Config {
+fn is_verbose() -> bool {
+    log::log_enabled!(log::Level::Debug)
+}
+
+/// Loads the object: its constants are set and its maps made, the latter with
+/// these sizes in entries or, of a ring, in bytes. `smaller` says what to do when
+/// memory is short.
+fn load_object(
+    facts: &Facts,
+    config: &Config,
+    sizes: &[(&'static str, u32)],
+    smaller: impl FnOnce() -> String,
+) -> Result<(Ebpf, Btf), Failure> {
+    if OBJECT.is_empty() {
+        return Err(Failure::Other(Error::Kernel(
+            "this mmwatch was built without its kernel programs; build it with `cargo xtask build`"
+                .to_owned(),
+        )));
+    }
+    let btf = Btf::from_sys_fs().map_err(|error| other("reading the kernel's BTF", &error))?;
+    let offsets: Offsets = facts.offsets();
+    let log_level = if is_verbose() {
+        log::Level::Debug as u8
+    } else {
+        0
+    };
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&btf))
+        .override_global(names::OFFSETS, &offsets, true)
+        .override_global(names::CONFIG, config, true)
+        // A constant to the verifier, which drops the logging where nobody listens.
+        .override_global("AYA_LOG_LEVEL", &log_level, true);
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
+    }
+    let ebpf = loader.load(OBJECT);
+    drop(loader);
+    match ebpf {
+        Ok(ebpf) => Ok((ebpf, btf)),
+        Err(error) => Err(Failure::Other(Error::Kernel(format!(
+            "the kernel did not take mmwatch's maps ({}); if memory is short, {}",
+            chain(&error),
+            smaller()
+        )))),
+    }
+}
+
+/// What the programs are told whatever they are to do.
+fn config(facts: &Facts, filter: &KernelFilter) -> Config {
     let mut filters = 0;
     let mut set = |bit, wanted| {
         if wanted {
@@ -212,14 +263,14 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
         uid: filter.uid.unwrap_or(0),
         comm: filter.comm.unwrap_or_default(),
         min_size_bytes: filter.min_size_bytes,
-        wake_bytes: u64::from(delivery.buffer_bytes) / WAKE_SHARE,
+        wake_bytes: 0,
         user_regs_offset: facts.user_regs_offset.unwrap_or(0),
-        calls: plan.calls,
-        settle_at_call: u32::from(plan.settle_at_call),
-        downgrade: plan.downgrade,
-        stream: u32::from(delivery.stream),
-        simulate_loss: delivery.simulate_loss,
-        counts_splits: u32::from(plan.counts_splits),
+        calls: 0,
+        settle_at_call: 0,
+        downgrade: 0,
+        stream: 0,
+        simulate_loss: 0,
+        counts_splits: 0,
         typed_task: u32::from(facts.typed_task),
         typed_regs: u32::from(facts.typed_regs),
         only_tgid: match filter.pids.as_slice() {
@@ -234,6 +285,13 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
             _ => 0,
         },
         cgroup_level: filter.cgroup.map_or(0, |cgroup| cgroup.level),
+        held_tgid: match filter.pids.as_slice() {
+            [pid] if filter.follow => *pid,
+            _ => 0,
+        },
+        fault_begins: 0,
+        fault_pages: 0,
+        pad: 0,
         cgroup_id: filter.cgroup.map_or(0, |cgroup| cgroup.id),
     }
 }
@@ -263,63 +321,17 @@ fn take<M>(
     convert(map).map_err(|error| map_failure(&error))
 }
 
-fn attach_program(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<Link, ProgramError> {
-    let loaded = ebpf
-        .program_mut(program.name)
-        .ok_or(ProgramError::NotLoaded)?;
-    Ok(match program.attach {
-        Attach::Fentry(function) => {
-            let fentry: &mut FEntry = loaded.try_into()?;
-            fentry.load(function, btf)?;
-            let id = fentry.attach()?;
-            Link::Fentry(fentry.take_link(id)?)
-        }
-        Attach::Fexit(function) => {
-            let fexit: &mut FExit = loaded.try_into()?;
-            fexit.load(function, btf)?;
-            let id = fexit.attach()?;
-            Link::Fexit(fexit.take_link(id)?)
-        }
-        Attach::Kprobe(function) | Attach::Kretprobe(function) => {
-            let kprobe: &mut KProbe = loaded.try_into()?;
-            kprobe.load()?;
-            let id = kprobe.attach(function, 0)?;
-            Link::Kprobe(kprobe.take_link(id)?)
-        }
-        Attach::RawTracepoint(tracepoint) => {
-            let raw: &mut RawTracePoint = loaded.try_into()?;
-            raw.load()?;
-            let id = raw.attach(tracepoint)?;
-            Link::RawTracepoint(raw.take_link(id)?)
-        }
-    })
-}
-
 impl Attached {
     /// What was attached.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Runs of a program that the kernel skipped, as far as it says.
-    fn missed(&self, program: &Program) -> Option<u64> {
-        let loaded = self.ebpf.program(program.name)?;
-        let recursion = missed::recursion(loaded);
-        match program.attach {
-            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
-                let probe = missed::probe(loaded)?;
-                Some(probe + recursion.unwrap_or(0))
-            }
-            Attach::Fentry(_) | Attach::Fexit(_) | Attach::RawTracepoint(_) => recursion,
-        }
-    }
-
-    fn row(&self, hook: Hook) -> Result<Ledger, MapError> {
-        let mut sum = Ledger::default();
-        for row in self.ledger.get(&(hook as u32), 0)?.iter() {
-            sum += *row;
-        }
-        Ok(sum)
+    /// What of page faults is counted, if they are.
+    pub fn faults(&self) -> Option<Faults> {
+        self.faults.as_ref().map(|plan| Faults {
+            touched: plan.tells_touched,
+        })
     }
 }
 
@@ -336,21 +348,7 @@ impl Source for Attached {
     }
 
     fn counters(&mut self) -> Result<KernelCounters, Error> {
-        let mut hooks = Vec::with_capacity(self.plan.programs.len());
-        for (number, program) in self.plan.programs.iter().enumerate() {
-            hooks.push(HookCounters {
-                hook: program.hook,
-                program: program.name.to_owned(),
-                ledger: self.row(program.hook).map_err(|error| {
-                    Error::Kernel(format!("reading the kernel's counters: {}", chain(&error)))
-                })?,
-                missed: match self.missed_at_stop.get(number) {
-                    Some(missed) => *missed,
-                    None => self.missed(program),
-                },
-            });
-        }
-        Ok(KernelCounters { hooks })
+        self.programs.counters()
     }
 
     fn sums(&mut self) -> Result<Vec<(ProcessKey, ProcessSums)>, Error> {
@@ -362,7 +360,7 @@ impl Source for Attached {
     }
 
     fn processes(&mut self) -> Result<Vec<Listed>, Error> {
-        tables::list(&mut self.ebpf)
+        tables::list(self.programs.ebpf_mut())
     }
 
     fn identity(&mut self, key: ProcessKey) -> Option<Identity> {
@@ -378,17 +376,7 @@ impl Source for Attached {
     }
 
     fn stop(&mut self) {
-        // Probes take their counters along.
-        let programs = &self.plan.programs;
-        self.missed_at_stop = programs
-            .iter()
-            .map(|program| self.missed(program))
-            .collect();
-        // In the order of the plan reversed: the lock goes first, so that no
-        // section begins whose call's return is no longer hooked.
-        while let Some(link) = self.links.pop() {
-            drop(link);
-        }
+        self.programs.stop();
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -445,14 +433,6 @@ fn missing(name: &str) -> Failure {
 
 fn map_failure(error: &MapError) -> Failure {
     other("setting up a BPF map", error)
-}
-
-fn load_failure(error: &EbpfError, buffer_bytes: u32) -> Failure {
-    Failure::Other(Error::Kernel(format!(
-        "the kernel did not take mmwatch's maps ({}); if memory is short, ask for a smaller --buffer than {} KiB",
-        chain(error),
-        buffer_bytes / 1024
-    )))
 }
 
 #[cfg(test)]

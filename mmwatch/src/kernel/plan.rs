@@ -5,6 +5,7 @@
 //! first; the first that the facts allow is taken, and for each that was passed
 //! over the plan says why.
 
+mod faults;
 mod programs;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use mmwatch_common::{
 };
 use serde::Serialize;
 
+pub use self::faults::{FaultPlan, faults};
 use self::programs::{
     ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, CGROUP, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
     DESCRIBED_FILE_KPROBE, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE, LOCK_TRACEPOINTS,
@@ -74,10 +76,32 @@ pub enum Attach {
     Kretprobe(&'static str),
     /// A tracepoint, raw.
     RawTracepoint(&'static str),
+    /// A software event, each single one on every CPU.
+    PerfEvent(SoftwareEvent),
+}
+
+/// An event that the kernel counts (`enum perf_sw_ids`, `include/uapi/linux/perf_event.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SoftwareEvent {
+    /// `PERF_COUNT_SW_PAGE_FAULTS_MIN`.
+    MinorFaults = 5,
+    /// `PERF_COUNT_SW_PAGE_FAULTS_MAJ`.
+    MajorFaults = 6,
+}
+
+impl SoftwareEvent {
+    /// Its name, as perf(1) has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MinorFaults => "minor-faults",
+            Self::MajorFaults => "major-faults",
+        }
+    }
 }
 
 impl Attach {
-    /// The function or tracepoint.
+    /// The function, tracepoint or event.
     pub fn target(self) -> &'static str {
         match self {
             Self::Fentry(target)
@@ -85,6 +109,7 @@ impl Attach {
             | Self::Kprobe(target)
             | Self::Kretprobe(target)
             | Self::RawTracepoint(target) => target,
+            Self::PerfEvent(event) => event.name(),
         }
     }
 
@@ -95,6 +120,7 @@ impl Attach {
             Self::Kprobe(_) => "kprobe",
             Self::Kretprobe(_) => "kretprobe",
             Self::RawTracepoint(_) => "raw_tracepoint",
+            Self::PerfEvent(_) => "perf_event",
         }
     }
 }
@@ -119,6 +145,16 @@ pub struct Skipped {
     pub what: String,
     /// Why.
     pub why: String,
+}
+
+impl Skipped {
+    fn new(programs: &[Program], why: String) -> Self {
+        let what: Vec<_> = programs.iter().map(ToString::to_string).collect();
+        Self {
+            what: what.join(" and "),
+            why,
+        }
+    }
 }
 
 /// What is attached, in this order.
@@ -266,6 +302,25 @@ const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, with
 const LOOKED_UP: &str = "which stack grew, what remap_file_pages or a call that failed half-way did, and what an address space has after fork and exec is not told by events; models look it up in /proc";
 const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
 
+/// Why a program cannot be attached, if so.
+fn obstacle(facts: &Facts, program: &Program) -> Option<String> {
+    if let Some(reason) = facts.refused.get(program.name) {
+        return Some(format!("the kernel refused {}: {reason}", program.name));
+    }
+    let (answer, known, what) = match program.attach {
+        Attach::Fentry(_) | Attach::Fexit(_) => (&facts.fentry, &facts.functions, "function"),
+        Attach::Kprobe(_) | Attach::Kretprobe(_) => (&facts.kprobe, &facts.functions, "function"),
+        Attach::RawTracepoint(_) => (&facts.raw_tracepoint, &facts.tracepoints, "tracepoint"),
+        // Older than anything else that is needed.
+        Attach::PerfEvent(_) => return facts.perf_event.reason().map(ToOwned::to_owned),
+    };
+    let target = program.attach.target();
+    if let Some(reason) = answer.reason() {
+        return Some(reason.to_owned());
+    }
+    (!known.contains_key(target)).then(|| format!("this kernel has no {what} {target}"))
+}
+
 /// Plans for one backend.
 struct Planner<'a> {
     facts: &'a Facts,
@@ -330,29 +385,10 @@ impl<'a> Planner<'a> {
         reason.map_or(Ok(()), |reason| Err(reason.to_owned()))
     }
 
-    /// Why a program cannot be attached, if so.
-    fn obstacle(&self, program: &Program) -> Option<String> {
-        let facts = self.facts;
-        if let Some(reason) = facts.refused.get(program.name) {
-            return Some(format!("the kernel refused {}: {reason}", program.name));
-        }
-        let (answer, known, what) = match program.attach {
-            Attach::Fentry(_) | Attach::Fexit(_) => (&facts.fentry, &facts.functions, "function"),
-            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
-                (&facts.kprobe, &facts.functions, "function")
-            }
-            Attach::RawTracepoint(_) => (&facts.raw_tracepoint, &facts.tracepoints, "tracepoint"),
-        };
-        let target = program.attach.target();
-        if let Some(reason) = answer.reason() {
-            return Some(reason.to_owned());
-        }
-        (!known.contains_key(target)).then(|| format!("this kernel has no {what} {target}"))
-    }
-
     /// Takes all of `programs`, or says why not.
     fn take(&mut self, programs: &[Program]) -> Result<(), String> {
-        if let Some(why) = programs.iter().find_map(|program| self.obstacle(program)) {
+        let facts = self.facts;
+        if let Some(why) = programs.iter().find_map(|program| obstacle(facts, program)) {
             return Err(why);
         }
         self.programs.extend_from_slice(programs);
@@ -360,12 +396,7 @@ impl<'a> Planner<'a> {
     }
 
     fn skip(&mut self, programs: &[Program], why: String) {
-        let what = programs
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" and ");
-        self.skipped.push(Skipped { what, why });
+        self.skipped.push(Skipped::new(programs, why));
     }
 
     fn essential(&mut self, program: Program) -> Result<(), String> {

@@ -203,3 +203,25 @@ fn only_sharing_is_drawn_as_a_graph() {
     let args = ["mmwatch", "maps", "-o", "dot", "1"].map(OsString::from);
     assert!(Cli::read(args).is_err());
 }
+
+#[test]
+fn faults_go_with_all_that_was_mapped() {
+    assert!(options(&["stat", "--faults"]).delivery.faults);
+    assert!(options(&["top", "--faults", "-n", "x"]).delivery.faults);
+    assert!(!options(&["stat"]).delivery.faults);
+    for filter in [
+        &["--op", "map"][..],
+        &["--min-size", "1"],
+        &["--backing", "shared-file"],
+        &["-x"],
+    ] {
+        let message = refusal(&[&["stat", "--faults"], filter].concat());
+        assert!(message.contains("--faults"), "{message}");
+        assert!(message.contains("leave one of the two out"), "{message}");
+    }
+    let message = refusal(&["maps", "--faults", "1", "1", "2"]);
+    assert!(
+        message.contains("--faults looks at one process"),
+        "{message}"
+    );
+}

@@ -284,6 +284,7 @@ fn sums_come_at_each_interval_and_at_the_end() {
             interval: Some(Duration::from_millis(10)),
             rows: 5,
             by: By::Process,
+            faults: None,
         },
         ..job(&sink)
     };

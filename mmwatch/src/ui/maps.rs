@@ -1,5 +1,7 @@
 //! `maps`: an address space as a table.
 
+pub mod faults;
+
 use std::fmt::{self, Write as _};
 
 use super::Signed;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Signed, VMAS_HEADER, backings, groups, is_empty, vmas};
+use super::{Signed, VMAS_HEADER, backings, faults, groups, is_empty, vmas};
 use crate::{
     churn::{OpSums, Report, Row},
     event::Op,
@@ -85,6 +85,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
             counts(out, row)?;
         }
     }
+    faults::totals(out, report)?;
     write!(out, "\n{ledger}")
 }
 

@@ -84,6 +84,48 @@ fn stat_is_a_table() {
 }
 
 #[test]
+fn faults_have_a_table_of_their_own() {
+    let mut report = sample::with_faults(true);
+    let ledger = sample::ledger();
+    let text = stat::draw(&report, &ledger, "'make -j2'");
+    let table = |text: &str, title: &str| -> Vec<String> {
+        let lines = lines(text).into_iter();
+        let table = lines.skip_while(|line| !line.contains(title));
+        let table = table.take_while(|line| !line.is_empty());
+        table.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        table(&text, "UNTOUCHED"),
+        [
+            "    PID COMM               MAPPED   TOUCHED UNTOUCHED     MINOR     MAJOR",
+            r"    200 busy\x07           800KiB    400KiB    400KiB       120         3",
+            "    100 sample             156KiB    400KiB        0B         0         0",
+            "        other                  0B        0B        0B         0         0",
+            "        all                956KiB    800KiB    156KiB       120         3",
+        ]
+    );
+    let clock = WallClock::with_offset(sample::BOOT_AT_UNIX_NS);
+    let text = top::draw(&report, &ledger, clock);
+    assert_eq!(
+        table(&text, "TOUCHED/s"),
+        [
+            "    PID COMM             MAPPED/s TOUCHED/s   MINOR/s   MAJOR/s",
+            r"    200 busy\x07           400KiB    200KiB        60         2",
+            "    100 sample              78KiB    200KiB         0         0",
+            "        other                  0B        0B         0         0",
+            "        all                478KiB    400KiB        60         2",
+        ]
+    );
+    // Where it is not told which pages were there, nothing is claimed.
+    report.faults = Some(crate::churn::Faults { touched: false });
+    let text = stat::draw(&report, &ledger, "'make -j2'");
+    assert_eq!(
+        table(&text, "UNTOUCHED")[1],
+        r"    200 busy\x07           800KiB         -         -       120         3"
+    );
+}
+
+#[test]
 fn long_times_are_in_large_units() {
     let left = |s: u64| Left(s * 1_000_000_000).to_string();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{VMAS_HEADER, backings, bytes_rate, groups, is_empty, rate, vmas};
+use super::{VMAS_HEADER, backings, bytes_rate, faults, groups, is_empty, rate, vmas};
 use crate::{
     churn::{Report, Row},
     clock::WallClock,
@@ -60,6 +60,8 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
             rates(out, row, span)?;
         }
     }
+
+    faults::rates(out, report)?;
 
     let sums = &report.all.interval;
     writeln!(

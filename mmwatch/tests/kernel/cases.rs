@@ -2,6 +2,7 @@
 
 mod agent;
 mod exact;
+mod faults;
 mod identity;
 mod scenes;
 mod watching;
@@ -153,6 +154,18 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "the_limit_is_shown_as_reached",
         exact::the_limit_is_shown_as_reached,
+    ),
+    (
+        "faults_are_those_that_the_kernel_counts",
+        faults::faults_are_those_that_the_kernel_counts,
+    ),
+    (
+        "without_being_asked_no_fault_is_told",
+        faults::without_being_asked_no_fault_is_told,
+    ),
+    (
+        "faults_are_put_to_mappings",
+        faults::faults_are_put_to_mappings,
     ),
 ];
 

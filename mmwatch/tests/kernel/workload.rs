@@ -5,6 +5,7 @@
 
 mod contained;
 pub mod exact;
+pub mod faults;
 mod notes;
 mod random;
 mod refusals;
@@ -53,6 +54,8 @@ pub fn main(args: &[String]) {
         ["makes-and-changes", fifo] => scenes::makes_and_changes(fifo),
         ["contained", cgroup, count, len] => contained::run(cgroup, count, len),
         ["maps", count, len] => contained::maps(count.parse().unwrap(), len.parse().unwrap()),
+        ["faults", notes, file] => faults::ways(notes, file),
+        ["mappings", file] => faults::mappings(file),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }

@@ -5,12 +5,12 @@ use std::{fs::File, io::Read as _};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::Array,
-    programs::{FEntry, KProbe, ProgramError, RawTracePoint},
+    programs::{FEntry, KProbe, PerfEvent, ProgramError, RawTracePoint},
 };
 use mmwatch_common::probe::{self, Answer as Whereabouts};
 
-use super::chain;
-use crate::kernel::facts::Answer;
+use super::{chain, perf::Events};
+use crate::kernel::{facts::Answer, plan::SoftwareEvent};
 
 /// The probe programs, as compiled by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -26,6 +26,8 @@ pub struct Asked {
     pub fentry: Answer,
     /// Whether a kprobe program can be loaded and attached.
     pub kprobe: Answer,
+    /// Whether a program can be loaded and attached to a software event.
+    pub perf_event: Answer,
     /// The agent's process id in the root namespace.
     pub self_tgid: Option<u32>,
     /// Distance from a task's stack to its user registers, bytes.
@@ -47,6 +49,7 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
                 raw_tracepoint: refused(),
                 fentry: refused(),
                 kprobe: refused(),
+                perf_event: refused(),
                 self_tgid: None,
                 user_regs_offset: None,
                 typed_task: false,
@@ -67,6 +70,7 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
             Err(reason) => Answer::Refused(reason.clone()),
         },
         kprobe: answer(kprobe(&mut ebpf)),
+        perf_event: answer(perf_event(&mut ebpf)),
         self_tgid: whereabouts.map(|found| found.tgid),
         user_regs_offset: whereabouts.map(|found| found.user_regs_offset),
         typed_task: loads(&mut ebpf, "raw_typed_task"),
@@ -139,6 +143,14 @@ fn kprobe(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
     program.load()?;
     program.attach(FUNCTION, 0)?;
     Ok(())
+}
+
+fn perf_event(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+    let program: &mut PerfEvent = ebpf
+        .program_mut("perf_nothing")
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()?;
+    Events::attach(program, SoftwareEvent::MinorFaults).map(drop)
 }
 
 /// A number that no other task passes to a system call by chance.

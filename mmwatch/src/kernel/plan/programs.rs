@@ -5,7 +5,7 @@ use mmwatch_common::{
     counter::Hook,
 };
 
-use super::{Attach, Program};
+use super::{Attach, Program, SoftwareEvent};
 
 /// System calls whose return can be hooked one by one.
 pub(super) const CALLS: &[(Call, Program)] = &[
@@ -359,4 +359,31 @@ pub(super) const EXIT: &[Program] = &[
     ),
     program("fentry_exit_mmap", Attach::Fentry("exit_mmap"), Hook::Exit),
     program("kprobe_exit_mmap", Attach::Kprobe("exit_mmap"), Hook::Exit),
+];
+
+/// The beginnings of page faults, which tell whether the page was there.
+pub(super) const FAULT_BEGINS: &[Program] = &[
+    program(
+        "raw_page_fault_user",
+        Attach::RawTracepoint("page_fault_user"),
+        Hook::FaultUser,
+    ),
+    program(
+        "raw_page_fault_kernel",
+        Attach::RawTracepoint("page_fault_kernel"),
+        Hook::FaultKernel,
+    ),
+];
+/// The ends of page faults, which the kernel counts itself.
+pub(super) const FAULTS: &[Program] = &[
+    program(
+        "perf_minor_fault",
+        Attach::PerfEvent(SoftwareEvent::MinorFaults),
+        Hook::MinorFault,
+    ),
+    program(
+        "perf_major_fault",
+        Attach::PerfEvent(SoftwareEvent::MajorFaults),
+        Hook::MajorFault,
+    ),
 ];

@@ -295,3 +295,48 @@ fn no_program_is_planned_twice() {
         }
     }
 }
+
+#[test]
+fn faults_are_counted_on_every_kernel() {
+    for kernel in KERNELS {
+        let plan = faults(&recorded(kernel)).unwrap();
+        let programs: Vec<_> = plan.programs.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            programs,
+            [
+                "raw_tracepoint page_fault_user",
+                "raw_tracepoint page_fault_kernel",
+                "perf_event minor-faults",
+                "perf_event major-faults",
+            ],
+            "{kernel}"
+        );
+        assert!(plan.tells_touched && plan.limits.is_empty(), "{kernel}");
+    }
+}
+
+#[test]
+fn what_was_touched_is_not_told_without_the_beginnings_of_faults() {
+    let mut facts = recorded("6.18");
+    facts.tracepoints.remove("page_fault_kernel");
+    let plan = faults(&facts).unwrap();
+    assert!(!plan.tells_touched);
+    assert_eq!(plan.programs.len(), 2);
+    let text = plan.to_string();
+    assert!(text.contains("no tracepoint page_fault_kernel"), "{text}");
+    assert!(text.contains("not told: which of the faults"), "{text}");
+}
+
+#[test]
+fn without_software_events_no_faults_are_counted() {
+    let mut facts = recorded("6.18");
+    facts.perf_event = Answer::Refused("perf_event_open: Permission denied".into());
+    for (euid, next) in [(0, "seccomp"), (1000, "as root")] {
+        facts.euid = euid;
+        let Refusal(message) = faults(&facts).unwrap_err();
+        assert!(message.contains("Permission denied"), "{message}");
+        assert!(message.contains(next), "{message}");
+    }
+    // All else can be watched.
+    assert!(plan(&facts, Hooks::Auto).is_ok());
+}

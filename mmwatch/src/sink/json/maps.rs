@@ -1,5 +1,7 @@
 //! An address space as one object, or what changed of it; `docs/maps.schema.json` is the schema.
 
+pub mod faults;
+
 use std::io::{self, Write};
 
 use serde::Serialize;

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{SCHEMA, as_text, lossy};
 use crate::{
-    churn::{BackingSums, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
+    churn::{BackingSums, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
     clock::{WallClock, WallTime},
     event::{Backing, Op},
     identity::Who,
@@ -103,6 +103,30 @@ struct SumsFields<'a> {
     unmapped_bytes: u64,
     ops: Ops<'a>,
     backings: Backings<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<FaultFields>,
+}
+
+/// Page faults, where they are counted.
+#[derive(Serialize)]
+struct FaultFields {
+    minor: u64,
+    major: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    touched_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untouched_bytes: Option<u64>,
+}
+
+impl FaultFields {
+    fn new(sums: &Sums, faults: Faults) -> Self {
+        Self {
+            minor: sums.minor_faults,
+            major: sums.major_faults,
+            touched_bytes: faults.touched.then_some(sums.touched_bytes),
+            untouched_bytes: None,
+        }
+    }
 }
 
 /// Operations that were done at all.
@@ -141,18 +165,21 @@ impl<'a> ReportLine<'a> {
             processes: report
                 .processes
                 .iter()
-                .map(|process| ProcessFields::new(process, report.max_map_count))
+                .map(|process| ProcessFields::new(process, report))
                 .collect(),
-            groups: report.groups.as_ref().map(GroupsFields::new),
-            other: RowFields::new(&report.other),
-            all: RowFields::new(&report.all),
+            groups: report
+                .groups
+                .as_ref()
+                .map(|groups| GroupsFields::new(groups, report.faults)),
+            other: RowFields::new(&report.other, report.faults),
+            all: RowFields::new(&report.all, report.faults),
             ledger: ledger.to_json(),
         }
     }
 }
 
 impl<'a> ProcessFields<'a> {
-    fn new(process: &'a ProcessReport, limit: u32) -> Self {
+    fn new(process: &'a ProcessReport, report: &Report) -> Self {
         Self {
             pid: process.key.tgid,
             start_boot_ns: process.key.start_boot_ns,
@@ -163,9 +190,9 @@ impl<'a> ProcessFields<'a> {
             vmas: process.vmas,
             vmas_peak: process.vmas_peak,
             vmas_per_s: process.slope.map(Slope::vmas_per_s),
-            time_to_limit_ns: process.time_to_limit_ns(limit),
+            time_to_limit_ns: process.time_to_limit_ns(report.max_map_count),
             total_bytes: process.total_bytes,
-            row: RowFields::new(&process.row),
+            row: RowFields::new(&process.row, report.faults),
         }
     }
 }
@@ -186,14 +213,14 @@ impl<'a> WhoFields<'a> {
 }
 
 impl<'a> GroupsFields<'a> {
-    fn new(groups: &'a Groups) -> Self {
+    fn new(groups: &'a Groups, faults: Option<Faults>) -> Self {
         let group = |group: &'a Group| GroupFields {
             name: group.name.as_deref(),
             processes: group.processes,
             vmas: group.vmas,
             vmas_of_largest: group.vmas_of_largest,
             total_bytes: group.total_bytes,
-            row: RowFields::new(&group.row),
+            row: RowFields::new(&group.row, faults),
         };
         Self {
             by: groups.by.name(),
@@ -203,7 +230,7 @@ impl<'a> GroupsFields<'a> {
 }
 
 impl<'a> RowFields<'a> {
-    fn new(row: &'a Row) -> Self {
+    fn new(row: &'a Row, faults: Option<Faults>) -> Self {
         let sums = |sums: &'a Sums| SumsFields {
             vmas_made: sums.vmas_made(),
             vmas_removed: sums.vmas_removed,
@@ -211,10 +238,16 @@ impl<'a> RowFields<'a> {
             unmapped_bytes: sums.unmapped_bytes,
             ops: Ops(sums),
             backings: Backings(sums),
+            faults: faults.map(|faults| FaultFields::new(sums, faults)),
         };
+        let mut total = sums(&row.total);
+        // What is touched in an interval may have been mapped before it.
+        if let Some(fields) = &mut total.faults {
+            fields.untouched_bytes = fields.touched_bytes.map(|_| row.total.untouched_bytes());
+        }
         Self {
             interval: sums(&row.interval),
-            total: sums(&row.total),
+            total,
         }
     }
 }

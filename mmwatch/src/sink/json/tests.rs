@@ -306,3 +306,35 @@ fn addresses_are_in_hex() {
         assert_eq!(serde_json::to_string(&Hex(address)).unwrap(), want);
     }
 }
+
+#[test]
+fn faults_are_told_where_they_are_counted() {
+    let report = |report: &_| lines(|json| json.report(report, &sample::ledger()))[0].clone();
+    let told = report(&sample::with_faults(true));
+    assert_valid(&told);
+    let row = &told["processes"][0];
+    assert_eq!(
+        row["interval"]["faults"],
+        json!({"minor": 120, "major": 3, "touched_bytes": 400 << 10})
+    );
+    assert_eq!(
+        row["total"]["faults"],
+        json!({
+            "minor": 120, "major": 3, "touched_bytes": 400 << 10, "untouched_bytes": 400 << 10,
+        })
+    );
+    // More touched than mapped: some of it was mapped before.
+    assert_eq!(
+        told["processes"][1]["total"]["faults"]["untouched_bytes"],
+        0
+    );
+
+    let told = report(&sample::with_faults(false));
+    assert_valid(&told);
+    for part in ["interval", "total"] {
+        let faults = &told["all"][part]["faults"];
+        assert_eq!(faults, &json!({"minor": 120, "major": 3}));
+    }
+    let told = report(&sample::report());
+    assert!(told["all"]["total"].get("faults").is_none());
+}

@@ -386,4 +386,25 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "self.mapped_bytes",
         Test::Common("each_sum_is_added_up_and_taken_away"),
     ),
+    mutation(
+        "faults are not put to a mapping",
+        "mmwatch/src/maps/faults.rs",
+        "            .and_then(|place| of.vmas.get_mut(place))",
+        "            .and_then(|_| of.vmas.get_mut(usize::MAX))",
+        Test::Unit("a_page_is_its_mapping_s"),
+    ),
+    mutation(
+        "faults without room are not in the total",
+        "mmwatch/src/maps/faults.rs",
+        "    of.total.minor += of.roomless.minor;",
+        "",
+        Test::Unit("what_found_no_room_is_in_the_total"),
+    ),
+    mutation(
+        "`minor_faults` are not added up",
+        "mmwatch-common/src/sums.rs",
+        "        self.minor_faults = self.minor_faults.wrapping_add(other.minor_faults);",
+        "",
+        Test::Common("each_sum_is_added_up_and_taken_away"),
+    ),
 ];

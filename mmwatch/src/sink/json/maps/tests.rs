@@ -173,3 +173,63 @@ fn the_schema_takes_nothing_else() {
         assert!(!validator().is_valid(&bad), "{pointer} {key}");
     }
 }
+
+#[test]
+fn faults_have_all_their_fields() {
+    use crate::{
+        maps::faults::{ByMapping, Sum},
+        sample,
+    };
+    let lines = parse_maps(b"1000-3000 rw-p 00000000 00:00 0 [heap]\n").unwrap();
+    let space = AddressSpace {
+        pid: 7,
+        comm: Comm::new([0; 16]),
+        lock: Lock::PerVma,
+        vmas: classify(lines, &Default::default()),
+        watch: None,
+    };
+    let sum = |minor| Sum {
+        minor,
+        major: 1,
+        touched_bytes: 4096,
+    };
+    let mut by_mapping = ByMapping {
+        vmas: vec![sum(1)],
+        unmapped: sum(2),
+        roomless: sum(3),
+        total: sum(6),
+        tells_touched: true,
+    };
+    let written = |by_mapping: &ByMapping| -> Value {
+        let mut out = Vec::new();
+        faults::write(&mut out, &space, by_mapping, 5, &sample::ledger()).unwrap();
+        let value = serde_json::from_slice(&out).unwrap();
+        assert_valid(&value);
+        value
+    };
+    let mut value = written(&by_mapping);
+    assert!(value["ledger"].take().is_object());
+    let told = |minor| json!({ "minor": minor, "major": 1, "touched_bytes": 4096 });
+    assert_eq!(
+        value,
+        json!({
+            "schema": 1, "type": "maps-faults", "pid": 7, "comm": "", "lock": "per-vma",
+            "elapsed_ns": 5,
+            "vmas": [{
+                "start": "0x1000", "end": "0x3000", "size_bytes": 8192, "prot": "rw-",
+                "shared": false, "segment": "heap", "certainty": "known",
+                "backing": "private-anonymous", "name": "[heap]", "faults": told(1),
+            }],
+            "unmapped": told(2),
+            "roomless": { "minor": 3, "major": 1 },
+            "total": { "vmas": 1, "size_bytes": 8192, "faults": told(6) },
+            "ledger": null,
+        })
+    );
+    by_mapping.tells_touched = false;
+    let value = written(&by_mapping);
+    assert_eq!(
+        value["vmas"][0]["faults"],
+        json!({ "minor": 1, "major": 1 })
+    );
+}
