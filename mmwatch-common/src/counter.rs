@@ -72,6 +72,8 @@ hooks! {
     Split = 20 => "split",
     /// A shared anonymous mapping got its file.
     SharedFile = 21 => "shared_file",
+    /// A VMA is about to get another protection.
+    Protect = 22 => "protect",
 }
 
 /// One program's row. `fired = filtered + summed + submitted + ring_full + simulated`.

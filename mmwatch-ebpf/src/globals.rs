@@ -28,7 +28,7 @@ pub static CONFIG: Config = Config {
     typed_regs: 0,
     only_tgid: 0,
     backings: 0,
-    pad: 0,
+    suspects: 0,
 };
 
 /// A member's offset in bytes.

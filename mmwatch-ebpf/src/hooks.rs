@@ -6,4 +6,5 @@ mod lifecycle;
 mod list;
 mod lock;
 mod map;
+mod protect;
 mod unmap;

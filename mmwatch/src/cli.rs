@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::{
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     text::{parse_bytes, parse_duration},
 };
 
@@ -106,6 +106,7 @@ Examples:
   mmwatch trace -p 1234 -p 1235                 two processes
   mmwatch trace --op map --min-size 1M          large mappings only
   mmwatch trace --backing shared-file           files written through memory
+  mmwatch trace --suspect                       mappings that can run what was written
   mmwatch trace -u www-data -x                  what fails for a user
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
@@ -296,6 +297,17 @@ pub struct WatchArgs {
     /// Only mappings whose pages come from there (repeatable, or a list with commas)
     #[arg(long, value_name = "BACKING", value_delimiter = ',', value_parser = backing_parser(), help_heading = "Filters")]
     pub backing: Vec<Backing>,
+    /// Only dangerous mappings; those of some kinds, where given (repeatable, or a list with commas)
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        default_missing_values = suspect_names(),
+        value_delimiter = ',',
+        value_parser = suspect_parser(),
+        help_heading = "Filters"
+    )]
+    pub suspect: Vec<Suspect>,
     /// Only calls that failed
     #[arg(short = 'x', long, help_heading = "Filters")]
     pub failed: bool,
@@ -361,6 +373,23 @@ fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
             .copied()
             .find(|op| op.name() == name)
             .ok_or("not an operation")
+    })
+}
+
+fn suspect_names() -> impl Iterator<Item = &'static str> {
+    Suspect::ALL.iter().map(|suspect| suspect.name())
+}
+
+fn suspect_parser() -> impl clap::builder::TypedValueParser<Value = Suspect> {
+    let names = Suspect::ALL
+        .iter()
+        .map(|suspect| PossibleValue::new(suspect.name()).help(suspect.meaning()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        Suspect::ALL
+            .iter()
+            .copied()
+            .find(|suspect| suspect.name() == name)
+            .ok_or("not a kind")
     })
 }
 

@@ -19,7 +19,7 @@ use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
         Config, FILTER_BACKING, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
-        FILTER_TGIDS, FILTER_UID, Offsets,
+        FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID, Offsets,
     },
     counter::{Hook, Ledger},
     event::COMM_LEN,
@@ -62,6 +62,9 @@ pub struct KernelFilter {
     /// Bit n lets operations on mappings of [`Backing`](mmwatch_common::event::Backing) n
     /// through, and nothing else; 0 for all.
     pub backings: u32,
+    /// Bit n lets dangerous mappings of the kind [`Suspect`](mmwatch_common::suspect::Suspect) n
+    /// through, and nothing else; 0 for all.
+    pub suspects: u32,
 }
 
 /// What becomes of records.
@@ -201,6 +204,7 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
     set(FILTER_MIN_SIZE, filter.min_size_bytes != 0);
     set(FILTER_FAILED, filter.failed_only);
     set(FILTER_BACKING, filter.backings != 0);
+    set(FILTER_SUSPECT, filter.suspects != 0);
     Config {
         self_tgid: facts.self_tgid.unwrap_or_else(std::process::id),
         filters,
@@ -223,7 +227,7 @@ fn config(facts: &Facts, plan: &Plan, filter: &KernelFilter, delivery: Delivery)
             _ => 0,
         },
         backings: filter.backings,
-        pad: 0,
+        suspects: filter.suspects,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{clock::WallClock, sample};
+use crate::{clock::WallClock, event::Suspect, sample};
 
 /// The lines of a drawing; each must keep to 100 columns and to plain characters.
 fn lines(text: &str) -> Vec<&str> {
@@ -72,6 +72,26 @@ fn stat_is_a_table() {
             "",
             "ledger: 300 fired = 88 filtered + 212 summed + 0 submitted + 0 ring full; 1 missed",
             "        0 received, 0 undecodable, 0 unread; text: 0 delivered, 0 dropped",
+        ]
+    );
+}
+
+#[test]
+fn stat_counts_suspects_where_there_are_any() {
+    let mut report = sample::report();
+    report.all.total.suspects[Suspect::WriteExec as usize] = 12;
+    report.all.total.suspects[Suspect::StackExec as usize] = 1;
+    let text = stat::draw(&report, &sample::ledger(), "'make -j2'");
+    let lines = lines(&text);
+    let at = lines.iter().position(|line| line.starts_with("SUSPECT"));
+    assert_eq!(
+        lines[at.unwrap() - 1..at.unwrap() + 4],
+        [
+            "",
+            "SUSPECT               COUNT  MEANING",
+            "write-exec               12  writable and executable at once",
+            "stack-exec                1  a stack that is executable, or was made so",
+            "",
         ]
     );
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod exact;
+mod suspects;
 mod watching;
 
 use std::{
@@ -66,6 +67,15 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "a_backing_is_let_through_whole",
         watching::a_backing_is_let_through_whole,
+    ),
+    ("suspects_are_told", suspects::suspects_are_told),
+    (
+        "a_filter_lets_suspects_through",
+        suspects::a_filter_lets_suspects_through,
+    ),
+    (
+        "ordinary_programs_are_no_suspects",
+        suspects::ordinary_programs_are_no_suspects,
     ),
     (
         "check_predicts_what_trace_does",

@@ -7,6 +7,7 @@ pub mod exact;
 mod notes;
 mod random;
 mod refusals;
+pub mod suspects;
 
 use std::{
     fs,
@@ -26,6 +27,7 @@ pub fn main(args: &[String]) {
         ["calls", notes, file] => calls(notes, file),
         ["failures", notes, file] => failures(notes, file),
         ["refusals", notes, _file] => refusals::main(notes),
+        ["suspects", told, scratch] => suspects::main(told, scratch),
         ["storm", pairs, len] => storm(pairs.parse().unwrap(), len.parse().unwrap()),
         ["threads", threads, pairs] => {
             threads_storm(threads.parse().unwrap(), pairs.parse().unwrap())

@@ -6,7 +6,7 @@ use super::{SCHEMA, as_text, lossy};
 use crate::{
     churn::{BackingSums, OpSums, ProcessReport, Report, Row, Slope, Sums},
     clock::{WallClock, WallTime},
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     ledger::{Ledger, LedgerJson},
 };
 
@@ -63,6 +63,7 @@ struct SumsFields<'a> {
     unmapped_bytes: u64,
     ops: Ops<'a>,
     backings: Backings<'a>,
+    suspects: SuspectCounts<'a>,
 }
 
 /// Operations that were done at all.
@@ -70,6 +71,9 @@ struct Ops<'a>(&'a Sums);
 
 /// Backings that were mapped at all.
 struct Backings<'a>(&'a Sums);
+
+/// Kinds of dangerous mappings that were made at all.
+struct SuspectCounts<'a>(&'a Sums);
 
 #[derive(Serialize)]
 struct OpFields {
@@ -137,6 +141,7 @@ impl<'a> RowFields<'a> {
             unmapped_bytes: sums.unmapped_bytes,
             ops: Ops(sums),
             backings: Backings(sums),
+            suspects: SuspectCounts(sums),
         };
         Self {
             interval: sums(&row.interval),
@@ -185,5 +190,14 @@ impl Serialize for Backings<'_> {
             }
         }
         map.end()
+    }
+}
+
+impl Serialize for SuspectCounts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let counts = Suspect::ALL
+            .iter()
+            .map(|&suspect| (suspect.name(), self.0.suspect(suspect)));
+        serializer.collect_map(counts.filter(|(_, count)| *count > 0))
     }
 }
