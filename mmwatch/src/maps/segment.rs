@@ -10,7 +10,7 @@ use super::{
     elf::{Elf, Part, Place},
 };
 use crate::{
-    event::{Backing, Dev},
+    event::{Backing, Dev, Suspect, Suspects},
     flags::Prot,
     space::Line,
 };
@@ -379,7 +379,7 @@ fn of_file<'a>(line: &Line<'a>, clues: &Clues) -> Option<Verdict<'a>> {
     if internal && is_sysv(name) {
         return Some(Verdict::known(Segment::Shm));
     }
-    if internal && name.starts_with(b"/memfd:") {
+    if is_memfd(line) {
         return Some(Verdict::known(Segment::Memfd));
     }
     if internal && name.starts_with(b"/anon_hugepage") || clues.hugetlbfs.contains(&line.dev) {
@@ -487,6 +487,22 @@ fn is_zero(line: &Line<'_>) -> bool {
     line.name == b"/dev/zero"
         || line.name == b"/dev/zero (deleted)"
         || line.name.starts_with(b"[anon_shmem:")
+}
+
+fn is_memfd(line: &Line<'_>) -> bool {
+    line.dev.0 >> 20 == 0 && line.name.starts_with(b"/memfd:")
+}
+
+/// What to say of what is behind a mapping where it is executable.
+pub(super) fn behind(line: &Line<'_>) -> Suspects {
+    let name = line.name;
+    if !line.has_file() || is_zero(line) || name.starts_with(b"/anon_hugepage") {
+        Suspects::only(Suspect::AnonExec)
+    } else if is_memfd(line) {
+        Suspects::only(Suspect::MemfdExec)
+    } else {
+        Suspects::when(name.ends_with(b" (deleted)"), Suspect::DeletedExec)
+    }
 }
 
 fn backing(line: &Line<'_>, segment: Segment) -> Backing {
