@@ -123,7 +123,8 @@ impl Suspects {
     /// behind it where it is executable.
     pub const fn of_mapping(prot: u64, memory: Self) -> Self {
         let execute = flag(prot, EXECUTE);
-        Self((flag(prot, WRITE) & execute) << Suspect::WriteExec as u16 | memory.0 * execute)
+        let both = flag(prot, WRITE) & execute;
+        Self((both << Suspect::WriteExec as u16) | (memory.0 * execute))
     }
 
     /// Of a mapping whose protection changes from `old` to `new`; `memory` as for
@@ -132,7 +133,7 @@ impl Suspects {
         let made = flag(new & !old, EXECUTE);
         let written = flag(old, WRITE) << Suspect::WriteToExec as u16;
         let both = flag(new, WRITE) & flag(new, EXECUTE);
-        Self(both << Suspect::WriteExec as u16 | (memory.0 | written) * made)
+        Self((both << Suspect::WriteExec as u16) | ((memory.0 | written) * made))
     }
 
     /// Whether [`Self::of_change`] looks at what is behind the mapping.

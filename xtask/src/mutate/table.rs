@@ -3,13 +3,17 @@
 mod accounts;
 mod kernel;
 mod model;
+mod suspects;
 
 use super::{Mutation, Test};
 
 /// Everything that is tried.
 pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
     let kernel = kernel::MUTATIONS.iter();
-    kernel.chain(accounts::MUTATIONS).chain(model::MUTATIONS)
+    kernel
+        .chain(accounts::MUTATIONS)
+        .chain(model::MUTATIONS)
+        .chain(suspects::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.

@@ -139,7 +139,7 @@ pub fn ordinary_programs_are_no_suspects(backend: &str) {
         let command: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
         let all = trace(backend, &[], &command);
         all.assert_whole();
-        assert!(all.events.iter().any(|event| event["prot"] == "r-x"));
+        assert!(all.events.iter().any(|event| event["op"] == "exec"));
         let flagged: Vec<_> = all
             .events
             .iter()
