@@ -4,7 +4,7 @@
 //! permissions and from what is behind a mapping. All of it is free of branches,
 //! for the verifiers' sake.
 
-use core::fmt;
+use core::{fmt, iter};
 
 use crate::event::codes;
 
@@ -115,8 +115,12 @@ impl Suspects {
 
     /// Each, in wire order.
     pub fn iter(self) -> impl Iterator<Item = Suspect> {
-        let all = Suspect::ALL.iter().copied();
-        all.filter(move |&suspect| self.has(suspect))
+        let mut bits = self.0;
+        iter::from_fn(move || {
+            let place = bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            Suspect::ALL.get(place as usize).copied()
+        })
     }
 
     /// Of a mapping with this protection; `memory` is what to say of what is
