@@ -385,8 +385,8 @@ pub struct Protect {
     pub requested_len_bytes: u64,
     /// `PROT_*` bits.
     pub prot: u32,
-    /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` before, of each VMA in the range,
-    /// with [`KNOWN_OLD_PROT`].
+    /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` before, of all VMAs in the range
+    /// together, with [`KNOWN_OLD_PROT`]. One that had `prot` already may be left out.
     pub old_prot: u32,
 }
 

@@ -2,10 +2,11 @@
 //!
 //! `int security_file_mprotect(struct vm_area_struct *vma, unsigned long reqprot,
 //! unsigned long prot)`: the same three arguments on 5.10 to 7.2. mprotect calls it
-//! for each VMA of the range, with the lock held for writing, before it changes that
-//! VMA and before it splits it (`do_mprotect_pkey`); `prot` is what this VMA gets,
-//! with `PROT_EXEC` where the personality adds that. A call that fails may have got
-//! as far as here, so only its return says whether anything was made.
+//! for each VMA of the range, with the lock held for writing, before it splits or
+//! changes that VMA (`do_mprotect_pkey`); `prot` is what this VMA gets, with
+//! `PROT_EXEC` where the personality adds that. A VMA that has this protection
+//! already and merges with the one before it is passed over. A call that fails may
+//! have got as far as here, so only its return says whether anything was made.
 
 use aya_ebpf::{
     macros::{fentry, kprobe},

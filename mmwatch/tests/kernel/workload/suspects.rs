@@ -86,9 +86,11 @@ fn anonymous(teller: &mut Teller) {
     let area = teller.map(8 * PAGE, RW, ANON, -1, "");
     teller.protect(area, 8 * PAGE, RX, "rw-", "anon-exec,write-to-exec");
     teller.protect(area, 8 * PAGE, RW, "r-x", "");
-    // A part; then all of it, of which some is executable already.
-    teller.protect(area, PAGE, RWX, "rw-", "write-exec,anon-exec,write-to-exec");
-    teller.protect(area, 4 * PAGE, RX, "rwx", "anon-exec,write-to-exec");
+    // Both ends; then all of it, where only the middle becomes executable.
+    for end in [area, area + 7 * PAGE] {
+        teller.protect(end, PAGE, RWX, "rw-", "write-exec,anon-exec,write-to-exec");
+    }
+    teller.protect(area, 8 * PAGE, RX, "rwx", "anon-exec,write-to-exec");
     // Nothing new: it was executable.
     teller.protect(area, 4 * PAGE, libc::PROT_EXEC, "r-x", "");
     teller.protect(area, 4 * PAGE, RWX, "--x", "write-exec");
