@@ -93,6 +93,8 @@ offsets! {
     inode_ino: "inode.i_ino",
     /// File system of an inode.
     inode_sb: "inode.i_sb",
+    /// Names of an inode.
+    inode_nlink: "inode.i_nlink",
     /// Life of an inode number.
     inode_generation: "inode.i_generation",
     /// Device of a file system.
@@ -109,6 +111,20 @@ offsets! {
     mount_mountpoint: "mount.mnt_mountpoint",
     /// Where the names of a mount begin.
     vfsmount_root: "vfsmount.mnt_root",
+    /// Where an address space's first stack began.
+    mm_start_stack: "mm_struct.start_stack",
+    /// Where its heap begins.
+    mm_start_brk: "mm_struct.start_brk",
+    /// Where its heap ends.
+    mm_brk: "mm_struct.brk",
+    /// Start of a mapping.
+    vma_start: "vm_area_struct.vm_start",
+    /// End of a mapping.
+    vma_end: "vm_area_struct.vm_end",
+    /// Flags of a mapping, its protection among them.
+    vma_flags: "vm_area_struct.vm_flags",
+    /// Operations of a mapping; none for private anonymous memory.
+    vma_ops: "vm_area_struct.vm_ops",
     /// File of a mapping.
     vma_file: "vm_area_struct.vm_file",
     /// File of a mapping that is only described yet (6.17 and later).
@@ -169,9 +185,11 @@ pub const FILTER_MIN_SIZE: u32 = 1 << 4;
 pub const FILTER_FAILED: u32 = 1 << 5;
 /// [`Config::filters`]: only operations on mappings of [`Config::backings`].
 pub const FILTER_BACKING: u32 = 1 << 6;
+/// [`Config::filters`]: only dangerous mappings, of [`Config::suspects`].
+pub const FILTER_SUSPECT: u32 = 1 << 7;
 
 /// [`Config::filters`]: only processes in the cgroup [`Config::cgroup_id`], or below it.
-pub const FILTER_CGROUP: u32 = 1 << 7;
+pub const FILTER_CGROUP: u32 = 1 << 8;
 
 /// [`Config::downgrade`]: the pages of a section that is downgraded to a read lock
 /// are known then, from the unmap core (6.12 and later).
@@ -239,8 +257,8 @@ pub struct Config {
     pub fault_begins: u32,
     /// 1 when page faults are counted page by page.
     pub fault_pages: u32,
-    /// Zero.
-    pub pad: u32,
+    /// With [`FILTER_SUSPECT`]: bit n lets [`Suspect`](crate::suspect::Suspect) n through.
+    pub suspects: u32,
     /// With [`FILTER_CGROUP`]: its id.
     pub cgroup_id: u64,
 }

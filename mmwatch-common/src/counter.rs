@@ -82,6 +82,8 @@ hooks! {
     FaultKernel = 25 => "fault_kernel",
     /// A cgroup was made. Makes no records.
     Cgroup = 26 => "cgroup",
+    /// A VMA is about to get another protection.
+    Protect = 27 => "protect",
 }
 
 /// One program's row. `fired = filtered + summed + submitted + ring_full + simulated`.

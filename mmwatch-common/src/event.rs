@@ -49,6 +49,8 @@ macro_rules! codes {
     };
 }
 
+pub(crate) use codes;
+
 codes! {
     /// What was done to the address space.
     Op {
@@ -225,6 +227,8 @@ pub const MORE: u16 = 1 << 10;
 /// [`Base::known`]: something is not known: between this section and the one
 /// before it, the address space changed without a section.
 pub const DRIFTED: u16 = 1 << 11;
+/// [`Base::known`]: [`Protect::old_prot`] was seen.
+pub const KNOWN_OLD_PROT: u16 = 1 << 12;
 
 /// Who did it, as the kernel knew them at that moment.
 #[repr(C)]
@@ -286,7 +290,9 @@ pub struct Base {
     /// `KNOWN_*` bits: which fields say something.
     pub known: u16,
     /// 0 for success, else the positive errno.
-    pub errno: u32,
+    pub errno: u16,
+    /// What is dangerous about what was made: [`Suspects`](crate::suspect::Suspects).
+    pub suspects: u16,
     /// When the record was made, ns of the boot clock.
     pub boot_ns: u64,
     /// Bytes of mappings that the process may have (`RLIMIT_AS`, its soft
@@ -379,8 +385,9 @@ pub struct Protect {
     pub requested_len_bytes: u64,
     /// `PROT_*` bits.
     pub prot: u32,
-    /// Zero.
-    pub pad: u32,
+    /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` before, of all VMAs in the range
+    /// together, with [`KNOWN_OLD_PROT`]. One that had `prot` already may be left out.
+    pub old_prot: u32,
 }
 
 /// Payload of [`Kind::Remap`].
@@ -508,7 +515,7 @@ macro_rules! layout {
 layout! {
     Actor = 4 + 4 + 8 + 8 + 4 + 4 + COMM_LEN,
     Space = 6 * 8 + 4 * 4,
-    Base = 1 + 1 + 2 + 4 + 2 * 8 + size_of::<Actor>() + size_of::<Space>(),
+    Base = 1 + 1 + 2 + 2 + 2 + 2 * 8 + size_of::<Actor>() + size_of::<Space>(),
     FileId = 8 + 4 + 4,
     Map = 5 * 8 + 4 + 4 + size_of::<FileId>(),
     Unmap = 3 * 8 + 4 + 4,

@@ -9,6 +9,7 @@
 //! * [`names`]: maps and globals, by the name both sides use;
 //! * [`space`]: address spaces and the processes that use them;
 //! * [`sums`]: sums per process, kept in the kernel;
+//! * [`suspect`]: kinds of dangerous mappings, and the rules for them;
 //! * [`probe`]: what the probe object answers.
 //!
 //! Everything on the wire is `repr(C)`, made of fixed-width integers, with its
@@ -24,6 +25,7 @@ pub mod names;
 pub mod probe;
 pub mod space;
 pub mod sums;
+pub mod suspect;
 
 /// Hands `repr(C)` types without padding or invalid bit patterns to aya.
 #[cfg(feature = "user")]

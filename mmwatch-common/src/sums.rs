@@ -10,6 +10,7 @@ use core::{mem::size_of, ops::AddAssign};
 use crate::{
     event::{Backing, COMM_LEN, Op},
     identity::Identity,
+    suspect::Suspect,
 };
 
 /// Identity of a process: ids are reused, ids with a start time are not.
@@ -76,6 +77,9 @@ pub struct Sums {
     pub ops: [OpSums; Op::ALL.len()],
     /// By [`Backing`].
     pub backings: [BackingSums; Backing::ALL.len()],
+    /// Mappings made and protections changed that were dangerous, by [`Suspect`];
+    /// one can be of several kinds.
+    pub suspects: [u64; Suspect::ALL.len()],
     /// Bytes that were mapped: by mmap(2), and by heaps, stacks and mappings that grew.
     pub mapped_bytes: u64,
     /// Bytes that were unmapped: by munmap(2), by what replaced or shrank
@@ -151,6 +155,11 @@ impl Sums {
         &self.backings[backing as usize]
     }
 
+    /// How often a kind of dangerous mapping was made.
+    pub const fn suspect(&self, suspect: Suspect) -> u64 {
+        self.suspects[suspect as usize]
+    }
+
     /// Over all operations.
     pub fn all_ops(&self) -> OpSums {
         let mut all = OpSums::default();
@@ -182,6 +191,9 @@ impl Sums {
             mine.maps = mine.maps.wrapping_sub(theirs.maps);
             mine.bytes = mine.bytes.wrapping_sub(theirs.bytes);
         }
+        for (mine, theirs) in since.suspects.iter_mut().zip(&earlier.suspects) {
+            *mine = mine.wrapping_sub(*theirs);
+        }
         since.mapped_bytes = self.mapped_bytes.wrapping_sub(earlier.mapped_bytes);
         since.unmapped_bytes = self.unmapped_bytes.wrapping_sub(earlier.unmapped_bytes);
         since.vmas_removed = self.vmas_removed.wrapping_sub(earlier.vmas_removed);
@@ -200,6 +212,9 @@ impl AddAssign<&Self> for Sums {
         for (mine, theirs) in self.backings.iter_mut().zip(&other.backings) {
             mine.maps = mine.maps.wrapping_add(theirs.maps);
             mine.bytes = mine.bytes.wrapping_add(theirs.bytes);
+        }
+        for (mine, theirs) in self.suspects.iter_mut().zip(&other.suspects) {
+            *mine = mine.wrapping_add(*theirs);
         }
         self.mapped_bytes = self.mapped_bytes.wrapping_add(other.mapped_bytes);
         self.unmapped_bytes = self.unmapped_bytes.wrapping_add(other.unmapped_bytes);
@@ -227,7 +242,7 @@ pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u6
 
 const _: () = assert!(size_of::<ProcessKey>() == 16);
 const _: () = assert!(size_of::<OpSums>() == 7 * 8);
-const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 6) * 8);
+const _: () = assert!(size_of::<Sums>() == (10 * 7 + 5 * 2 + 7 + 6) * 8);
 const _: () =
     assert!(size_of::<Process>() == size_of::<Sums>() + COMM_LEN + 8 + size_of::<Identity>());
 
@@ -283,6 +298,7 @@ mod tests {
         let sums = |factor: u64| Sums {
             ops: core::array::from_fn(|place| op(factor * (10 + place as u64))),
             backings: core::array::from_fn(|place| backing(factor * (100 + place as u64))),
+            suspects: core::array::from_fn(|place| factor * (150 + place as u64)),
             mapped_bytes: factor * 201,
             unmapped_bytes: factor * 202,
             vmas_removed: factor * 204,
@@ -297,6 +313,7 @@ mod tests {
         assert_eq!(both.minor_faults, 205_205);
         assert_eq!(both.major_faults, 206_206);
         assert_eq!(both.touched_bytes, 207_207);
+        assert_eq!(both.suspect(Suspect::MemfdExec), 153_153);
         assert_eq!(both.ops[1].vmas_delta, -3 - 11 - 3 - 11_000);
         assert_eq!(both.vmas_made() as i64, 204_204 + both.all_ops().vmas_delta);
         assert_eq!(both.since(&one), other);

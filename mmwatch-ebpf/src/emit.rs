@@ -11,6 +11,7 @@ use aya_ebpf::{
 use mmwatch_common::{
     counter::{Hook, Ledger},
     event::{KNOWN_RLIMIT, Payload, Record, Space},
+    suspect::Suspects,
 };
 
 use crate::{
@@ -54,6 +55,8 @@ pub struct Head {
     pub known: u16,
     /// 0 for success.
     pub errno: u32,
+    /// What is dangerous about what was made.
+    pub suspects: Suspects,
     /// When the operation was complete, ns of the boot clock.
     pub boot_ns: u64,
     /// Process that the record is of.
@@ -80,7 +83,7 @@ pub fn record<P: Payload + 'static>(
         return;
     };
     row.fired += 1;
-    if !filter::record(head.errno, P::KIND, extent) {
+    if !filter::record(head, P::KIND, extent) {
         row.filtered += 1;
         return;
     }
@@ -116,7 +119,9 @@ fn write<P: Payload>(record: *mut Record<P>, task: &Task, head: &Head, payload: 
         (&raw mut (*base).kind).write(P::KIND as u8);
         (&raw mut (*base).cause).write(head.cause);
         (&raw mut (*base).known).write(known);
-        (&raw mut (*base).errno).write(head.errno);
+        // At most 4095.
+        (&raw mut (*base).errno).write(head.errno as u16);
+        (&raw mut (*base).suspects).write(head.suspects.bits());
         (&raw mut (*base).boot_ns).write(head.boot_ns);
         (&raw mut (*base).rlimit_as_bytes).write(rlimit_as_bytes);
         let actor = &raw mut (*base).actor;

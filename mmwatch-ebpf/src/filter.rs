@@ -3,12 +3,13 @@
 use mmwatch_common::{
     config::{
         FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
-        FILTER_TGIDS, FILTER_UID,
+        FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID,
     },
     event::{COMM_LEN, Kind},
 };
 
 use crate::{
+    emit::Head,
     globals::{CONFIG, config},
     identity,
     maps::TGIDS,
@@ -119,7 +120,7 @@ pub fn forget(tgid: u32) {
 
 /// Looks at what a record of the running task will say.
 #[inline(always)]
-pub fn record(errno: u32, kind: Kind, extent: &Extent) -> bool {
+pub fn record(head: &Head, kind: Kind, extent: &Extent) -> bool {
     if config!(ops) & (1 << kind as u32) == 0 {
         return false;
     }
@@ -127,10 +128,13 @@ pub fn record(errno: u32, kind: Kind, extent: &Extent) -> bool {
     if filters == 0 {
         return true;
     }
-    if filters & FILTER_FAILED != 0 && errno == 0 {
+    if filters & FILTER_FAILED != 0 && head.errno == 0 {
         return false;
     }
     if filters & FILTER_BACKING != 0 && !is_of_backing(extent) {
+        return false;
+    }
+    if filters & FILTER_SUSPECT != 0 && u32::from(head.suspects.bits()) & config!(suspects) == 0 {
         return false;
     }
     if filters & FILTER_UID != 0 && task::uid() != config!(uid) {

@@ -34,7 +34,7 @@ pub static CONFIG: Config = Config {
     held_tgid: 0,
     fault_begins: 0,
     fault_pages: 0,
-    pad: 0,
+    suspects: 0,
     cgroup_id: 0,
 };
 

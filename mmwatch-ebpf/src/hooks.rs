@@ -8,4 +8,5 @@ mod lifecycle;
 mod list;
 mod lock;
 mod map;
+mod protect;
 mod unmap;

@@ -9,6 +9,7 @@ use mmwatch_common::{
         Advise, Backing, Cause, FileId, Grow, KNOWN_ARGS, KNOWN_FILE, KNOWN_RANGE, KNOWN_SPACE,
         KNOWN_VM_FLAGS, MORE, Map, Protect, Space, UNKNOWN_VMAS, UNRETURNED, Unmap,
     },
+    suspect::Suspects,
 };
 
 pub use self::call::returned;
@@ -111,6 +112,7 @@ fn head(task: &Task, cause: Cause, errno: u32, section: Option<&Section>, part: 
         cause: cause as u8,
         known,
         errno,
+        suspects: Suspects::NONE,
         boot_ns,
         tgid: task.tgid,
         owner_tgid,
@@ -274,6 +276,7 @@ fn details(hook: Hook, task: &Task, section: &Section, advised: Advised, known: 
         head.known |= KNOWN_RANGE;
         let mut payload = unrequested_map(section.map.addr, section.map.len_bytes);
         head.known |= from_detail(section, &mut payload);
+        head.suspects = section.suspects();
         let extent = Extent {
             backing: backing_of_detail(section),
             ..Extent::mapped(payload.len_bytes, payload.len_bytes)
@@ -306,7 +309,7 @@ fn details(hook: Hook, task: &Task, section: &Section, advised: Advised, known: 
             len_bytes: 0,
             requested_len_bytes: 0,
             prot: 0,
-            pad: 0,
+            old_prot: 0,
         };
         emit::record(hook, task, &head, payload, &Extent::NONE);
     } else {

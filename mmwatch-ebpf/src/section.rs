@@ -4,8 +4,9 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use mmwatch_common::{
-    event::{DRIFTED, FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_SETTLED},
+    event::{DRIFTED, FileId, KNOWN_DELTA, KNOWN_HELD, KNOWN_OLD_PROT, KNOWN_SETTLED},
     space::SECTION_BYTES,
+    suspect::{self, Suspects},
 };
 
 use crate::maps::SECTIONS;
@@ -36,6 +37,8 @@ pub const HAS_UNMAP_VMAS: u32 = 1 << 18;
 pub const HAS_SETTLED: u32 = KNOWN_SETTLED as u32;
 /// [`Section::has`]: something changed without a section since the one before.
 pub const HAS_DRIFT: u32 = DRIFTED as u32;
+/// [`Section::has`]: `old_prot` was seen, and `suspects` are those of the protect.
+pub const HAS_OLD_PROT: u32 = KNOWN_OLD_PROT as u32;
 
 /// A mapping made by `mmap_region`.
 #[repr(C)]
@@ -105,7 +108,11 @@ pub struct Section {
     pub has: u32,
     /// Why the lock was taken, a `Cause`, once settled.
     pub cause: u32,
-    pub pad: u32,
+    /// What is dangerous about the mapping made, with [`HAS_MAP`], or about what
+    /// was protected, with [`HAS_OLD_PROT`]: `Suspects`.
+    pub suspects: u16,
+    /// `PROT_*` bits of the VMAs in the range before, with [`HAS_OLD_PROT`].
+    pub old_prot: u16,
     pub unmap: UnmapDetail,
     pub map: MapDetail,
 }
@@ -131,7 +138,8 @@ static IDLE_SECTION: Section = Section {
     state: IDLE,
     has: 0,
     cause: 0,
-    pad: 0,
+    suspects: 0,
+    old_prot: 0,
     unmap: UnmapDetail {
         start: 0,
         end: 0,
@@ -218,6 +226,8 @@ impl Section {
         self.unmap.pages = 0;
         self.unmap.vmas = 0;
         self.map.own_file = 0;
+        self.suspects = 0;
+        self.old_prot = 0;
     }
 
     /// Whether it is known to have changed anything.
@@ -233,6 +243,20 @@ impl Section {
     #[inline(always)]
     pub fn has(&self, bit: u32) -> bool {
         self.has & bit != 0
+    }
+
+    /// What is dangerous about what it made.
+    #[inline(always)]
+    pub fn suspects(&self) -> Suspects {
+        Suspects::from_bits(self.suspects)
+    }
+
+    /// Adds a VMA that had the protection `old`.
+    #[inline(always)]
+    pub fn note_protect(&mut self, old: u64, suspects: Suspects) {
+        self.old_prot |= suspect::access(old);
+        self.suspects |= suspects.bits();
+        self.has |= HAS_OLD_PROT;
     }
 
     /// Adds a run of the unmap core.

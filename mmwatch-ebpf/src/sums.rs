@@ -11,6 +11,7 @@ use mmwatch_common::{
     event::{Backing, Cause, KNOWN_DELTA, KNOWN_HELD, Kind, Op, UNKNOWN_VMAS},
     identity::Identity,
     sums::{BackingSums, OpSums, Process, ProcessKey, Sums, made_and_removed},
+    suspect::Suspect,
 };
 
 use crate::{
@@ -98,6 +99,7 @@ static NOTHING: Process = Process {
             held_ns: 0,
         }; Op::ALL.len()],
         backings: [BackingSums { maps: 0, bytes: 0 }; Backing::ALL.len()],
+        suspects: [0; Suspect::ALL.len()],
         mapped_bytes: 0,
         unmapped_bytes: 0,
         vmas_removed: 0,
@@ -218,7 +220,28 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
             grow(&raw mut (*backing).bytes, extent.bytes);
         }
     }
+    // Nothing else can be dangerous.
+    if (kind as u8 == Kind::Map as u8 || kind as u8 == Kind::Protect as u8)
+        && !head.suspects.is_empty()
+    {
+        // SAFETY: as above.
+        unsafe { count_suspects(&raw mut (*sums).suspects, u64::from(head.suspects.bits())) };
+    }
     identify(process, task, head, kind);
+}
+
+/// Counts each kind of `bits`.
+///
+/// # Safety
+///
+/// As for [`grow`], of each number.
+#[inline(always)]
+unsafe fn count_suspects(numbers: *mut [u64; Suspect::ALL.len()], bits: u64) {
+    let numbers: *mut u64 = numbers.cast();
+    for place in 0..Suspect::ALL.len() {
+        // SAFETY: within the array; the caller's promise.
+        unsafe { grow(numbers.add(place), bits >> place & 1) };
+    }
 }
 
 /// Notes who the process is, at its first record and when it becomes another

@@ -22,6 +22,7 @@ mod report;
 mod section;
 mod space;
 mod sums;
+mod suspect;
 mod task;
 
 #[unsafe(link_section = "license")]

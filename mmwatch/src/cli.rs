@@ -10,7 +10,7 @@ use clap::{
 
 use crate::{
     churn::By,
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     text::{parse_bytes, parse_duration},
 };
 
@@ -109,6 +109,7 @@ Examples:
   mmwatch trace -p 1234 -p 1235                 two processes
   mmwatch trace --op map --min-size 1M          large mappings only
   mmwatch trace --backing shared-file           files written through memory
+  mmwatch trace --suspect                       mappings that can run what was written
   mmwatch trace -u www-data -x                  what fails for a user
   mmwatch trace --container 4f0c                one container
   mmwatch trace --cgroup /system.slice          all services
@@ -368,6 +369,17 @@ pub struct WatchArgs {
     /// Only mappings whose pages come from there (repeatable, or a list with commas)
     #[arg(long, value_name = "BACKING", value_delimiter = ',', value_parser = backing_parser(), help_heading = "Filters")]
     pub backing: Vec<Backing>,
+    /// Only dangerous mappings; those of some kinds, where given (repeatable, or a list with commas)
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        default_missing_values = suspect_names(),
+        value_delimiter = ',',
+        value_parser = suspect_parser(),
+        help_heading = "Filters"
+    )]
+    pub suspect: Vec<Suspect>,
     /// Only calls that failed
     #[arg(short = 'x', long, help_heading = "Filters")]
     pub failed: bool,
@@ -454,6 +466,23 @@ fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
             .copied()
             .find(|by| by.name() == name)
             .ok_or("not a way to group")
+    })
+}
+
+fn suspect_names() -> impl Iterator<Item = &'static str> {
+    Suspect::ALL.iter().map(|suspect| suspect.name())
+}
+
+fn suspect_parser() -> impl clap::builder::TypedValueParser<Value = Suspect> {
+    let names = Suspect::ALL
+        .iter()
+        .map(|suspect| PossibleValue::new(suspect.name()).help(suspect.meaning()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        Suspect::ALL
+            .iter()
+            .copied()
+            .find(|suspect| suspect.name() == name)
+            .ok_or("not a kind")
     })
 }
 

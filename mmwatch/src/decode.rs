@@ -4,7 +4,10 @@ mod paths;
 
 use std::num::NonZeroU64;
 
-use mmwatch_common::event::{self as wire, Base, FilePath, Kind, Record};
+use mmwatch_common::{
+    event::{self as wire, Base, FilePath, Kind, Record},
+    suspect::Suspects,
+};
 
 use self::paths::PathTable;
 use crate::{
@@ -44,6 +47,14 @@ pub enum DecodeError {
         kind: Kind,
         /// That byte.
         cause: u8,
+    },
+    /// A suspect bit stands for nothing.
+    #[error("a record of kind {} with the unknown suspects {bits:#x}", kind.name())]
+    UnknownSuspects {
+        /// What the first byte says.
+        kind: Kind,
+        /// Those bits.
+        bits: u16,
     },
     /// A path longer than its record.
     #[error("a record of kind {} whose path has {path_len} bytes", Kind::FilePath.name())]
@@ -112,7 +123,11 @@ impl Decoder {
             kind,
             cause: base.cause,
         })?;
-        let errno = Errno::new(base.errno);
+        let suspects = Suspects::from_wire(base.suspects).ok_or(DecodeError::UnknownSuspects {
+            kind,
+            bits: base.suspects,
+        })?;
+        let errno = Errno::new(base.errno.into());
         let known = Known {
             bits: base.known,
             failed: errno.is_some(),
@@ -121,6 +136,7 @@ impl Decoder {
             boot_ns: base.boot_ns,
             cause,
             errno,
+            suspects,
             reason: None,
             who: None,
             unreturned: known.has(wire::UNRETURNED),
@@ -198,6 +214,9 @@ impl Decoder {
         What::Protect(Protect {
             range: known.range(protect.addr, protect.len_bytes, protect.requested_len_bytes),
             prot: known.args().then_some(Prot(protect.prot)),
+            old_prot: known
+                .has(wire::KNOWN_OLD_PROT)
+                .then_some(Prot(protect.old_prot)),
         })
     }
 

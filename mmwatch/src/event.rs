@@ -5,8 +5,11 @@
 
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
-pub use mmwatch_common::event::{Backing, Cause, Op};
 use mmwatch_common::{event::COMM_LEN, sums::made_and_removed};
+pub use mmwatch_common::{
+    event::{Backing, Cause, Op},
+    suspect::{Suspect, Suspects},
+};
 
 use crate::{
     explain::Reason,
@@ -24,6 +27,8 @@ pub struct Event {
     pub cause: Cause,
     /// Why it failed; `None` for success.
     pub errno: Option<Errno>,
+    /// What is dangerous about what was made.
+    pub suspects: Suspects,
     /// What is behind `errno`, where that can be told; filled in after decoding,
     /// which knows records only.
     pub reason: Option<Reason>,
@@ -180,6 +185,8 @@ pub struct Protect {
     pub range: Range,
     /// The new protection.
     pub prot: Option<Prot>,
+    /// `rwx` before, of each VMA in the range.
+    pub old_prot: Option<Prot>,
 }
 
 /// [`What::Remap`].
@@ -532,6 +539,15 @@ mod tests {
             "x".repeat(COMM_LEN)
         );
         assert_eq!(Comm::new([0; COMM_LEN]).to_string(), "");
+    }
+
+    #[test]
+    fn the_reference_explains_each_suspect() {
+        let reference = include_str!("../../docs/events.md");
+        for suspect in Suspect::ALL {
+            let row = format!("| `{}` | {} |\n", suspect.name(), suspect.meaning());
+            assert!(reference.contains(&row), "{row}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use self::{
     segment::{Certainty, Segment},
 };
 use crate::{
-    event::{Backing, Comm},
+    event::{Backing, Comm, Suspect, Suspects},
     space::{Line, MalformedLine, snapshot::lines},
 };
 
@@ -71,6 +71,26 @@ pub struct Vma<'a> {
     /// What became of it while it was watched, by address: of a VMA that the
     /// kernel merged, one for each of its parts. Empty for what nobody touched.
     pub lives: Vec<Life>,
+}
+
+impl Vma<'_> {
+    /// What is dangerous about it. How it came to be so, a snapshot cannot tell.
+    pub fn suspects(&self) -> Suspects {
+        let line = &self.line;
+        // The kernel's own code: vdso, vsyscall, uprobes.
+        if self.backing == Backing::Special && !line.has_file() {
+            return Suspects::NONE;
+        }
+        let stack = self.segment == Segment::Stack
+            || self.segment == Segment::ThreadStack && self.certainty == Certainty::Known;
+        let memory = segment::behind(line)
+            .and(Suspects::when(stack, Suspect::StackExec))
+            .and(Suspects::when(
+                self.segment == Segment::Heap,
+                Suspect::HeapExec,
+            ));
+        Suspects::of_mapping(line.prot.0.into(), memory)
+    }
 }
 
 /// What of a mapping is in memory, bytes, by `/proc/PID/smaps`.
@@ -167,6 +187,18 @@ impl AddressSpace<'_> {
         let all = Backing::ALL.iter();
         all.filter_map(|&backing| Some((backing, *sums.get(&(backing as u8))?)))
             .collect()
+    }
+
+    /// By kind of danger; a VMA can be of several. Those that do not occur are absent.
+    pub fn by_suspect(&self) -> Vec<(Suspect, Sum)> {
+        let all = Suspect::ALL.iter();
+        all.filter_map(|&suspect| {
+            let mut sum = Sum::default();
+            let those = self.vmas.iter().filter(|vma| vma.suspects().has(suspect));
+            those.for_each(|vma| sum.add(vma));
+            (sum.vmas > 0).then_some((suspect, sum))
+        })
+        .collect()
     }
 
     fn sums<K: Ord>(&self, key: impl Fn(&Vma<'_>) -> K) -> BTreeMap<K, Sum> {

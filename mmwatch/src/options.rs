@@ -16,7 +16,7 @@ use crate::{
         TopArgs, VerifyArgs, WatchArgs,
     },
     error::{Error, Result},
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     flags::Question,
     identity::{CgroupRoot, Hierarchy},
     kernel::{
@@ -390,6 +390,7 @@ impl WatchArgs {
             op: Vec::new(),
             min_size: None,
             backing: Vec::new(),
+            suspect: Vec::new(),
             failed: false,
             duration: None,
             output,
@@ -451,6 +452,7 @@ impl Options {
             min_size_bytes,
             failed_only: args.failed,
             backings: backings(&args.backing, ops)?,
+            suspects: suspects(&args.suspect, ops, args.failed)?,
         };
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
@@ -567,6 +569,42 @@ fn backings(wanted: &[Backing], ops: &[Op]) -> Result<u32> {
     Ok(wanted
         .iter()
         .fold(0, |bits, &backing| bits | 1 << backing as u32))
+}
+
+/// Whether an operation can make a dangerous mapping.
+const fn can_be_suspect(op: Op) -> bool {
+    match op {
+        Op::Map | Op::Protect => true,
+        Op::Unmap
+        | Op::Remap
+        | Op::Brk
+        | Op::Grow
+        | Op::Advise
+        | Op::Fork
+        | Op::Exec
+        | Op::Exit => false,
+    }
+}
+
+/// The bits of `--suspect`.
+fn suspects(wanted: &[Suspect], ops: &[Op], failed: bool) -> Result<u32> {
+    if !wanted.is_empty() && !ops.iter().any(|&op| can_be_suspect(op)) {
+        return Err(usage(format!(
+            "--suspect with --op {} shows nothing, because these make no mapping executable; \
+             add one of {} to --op or leave --suspect out",
+            names(ops),
+            names_where(can_be_suspect)
+        )));
+    }
+    if !wanted.is_empty() && failed {
+        return Err(usage(
+            "--suspect with --failed shows nothing, because what failed made nothing; leave one \
+             of them out",
+        ));
+    }
+    Ok(wanted
+        .iter()
+        .fold(0, |bits, &suspect| bits | 1 << suspect as u32))
 }
 
 fn names(ops: &[Op]) -> String {

@@ -11,7 +11,7 @@ use crate::{
     churn::{Churn, Faults, ProcessKey, ProcessSums, Report, add_event},
     event::{
         Actor, Advise, Brk, Cause, Comm, Dev, Event, Exec, Exit, FileRef, Fork, Grow, Map, Op,
-        Protect, Range, Remap, Space, SpaceId, Unmap, What,
+        Protect, Range, Remap, Space, SpaceId, Suspect, Suspects, Unmap, What,
     },
     explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags},
@@ -73,6 +73,7 @@ pub(crate) fn event(op: Op) -> Event {
             What::Protect(Protect {
                 range: range(0x7f12_3456_7000, 4096, 4096),
                 prot: Some(Prot(1)),
+                old_prot: Some(Prot(3)),
             }),
         ),
         Op::Remap => (
@@ -131,6 +132,7 @@ pub(crate) fn event(op: Op) -> Event {
         boot_ns: 1_234_567_890,
         cause,
         errno: None,
+        suspects: Suspects::NONE,
         reason: None,
         who: None,
         unreturned: false,
@@ -183,6 +185,7 @@ pub(crate) fn bare(op: Op) -> Event {
         What::Protect(_) => What::Protect(Protect {
             range: Range::default(),
             prot: None,
+            old_prot: None,
         }),
         What::Remap(_) => What::Remap(Remap {
             range: Range::default(),
@@ -223,6 +226,17 @@ pub(crate) fn failed_map() -> Event {
         map.flags = Some(MapFlags(0x22));
     }
     failed
+}
+
+/// A protect that made code of what was data.
+pub(crate) fn suspect() -> Event {
+    let mut suspect = event(Op::Protect);
+    let [anon, to_exec] = [Suspect::AnonExec, Suspect::WriteToExec].map(Suspects::only);
+    suspect.suspects = anon.and(to_exec);
+    if let What::Protect(protect) = &mut suspect.what {
+        protect.prot = Some(Prot(5));
+    }
+    suspect
 }
 
 /// An event of another process.

@@ -98,6 +98,8 @@ fn wrong_options_are_wrong_use() {
     assert_wrong_use(&["trace", "--buffer", "0"], "--buffer");
     assert_wrong_use(&["trace", "--buffer", "2G"], "--buffer");
     assert_wrong_use(&["check", "-p", "1"], "-p");
+    assert_wrong_use(&["trace", "--suspect", "disk"], "write-to-exec");
+    assert_wrong_use(&["stat", "--suspect", "--op", "exit"], "--suspect");
     assert_wrong_use(&["trace", "--backing", "disk"], "disk");
     assert_wrong_use(&["trace", "--backing", "disk"], "shared-file");
     assert_wrong_use(&["flags", "MAP_ANONYMUS"], "MAP_ANONYMOUS");

@@ -278,6 +278,75 @@ fn shared_memory_threads_and_code_are_told() {
     assert_eq!(stack["backing"], "private-anonymous");
 }
 
+/// Sizes of the VMAs of each dangerous kind, smallest first.
+fn suspects(space: &Value) -> BTreeMap<String, Vec<u64>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for vma in vmas(space) {
+        let kinds = vma["suspects"].as_array();
+        for kind in kinds.map_or(&[][..], Vec::as_slice) {
+            let size = vma["size_bytes"].as_u64().unwrap();
+            let sizes = found.entry(kind.as_str().unwrap().to_owned());
+            sizes.or_default().push(size);
+        }
+    }
+    found.values_mut().for_each(|sizes| sizes.sort_unstable());
+    found
+}
+
+#[test]
+fn an_ordinary_process_has_no_dangerous_mappings() {
+    let cat = cat();
+    let space = explained(cat.pid(), &[]);
+    assert_eq!(suspects(&space), BTreeMap::new());
+    assert_eq!(space["suspects"], Value::Array(vec![]));
+    assert!(!stdout(&[&cat.pid().to_string()]).contains("SUSPECT"));
+}
+
+#[test]
+fn dangerous_mappings_are_told() {
+    let Some(python) = python(
+        "import ctypes, mmap, os, tempfile\n\
+         P = mmap.MAP_PRIVATE; A = P | mmap.MAP_ANONYMOUS\n\
+         fd = os.memfd_create('code'); os.ftruncate(fd, 8192); a = mmap.mmap(fd, 8192, P, 5)\n\
+         b = mmap.mmap(-1, 12288, A, 7)\n\
+         c = mmap.mmap(-1, 16384, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, 5)\n\
+         f = tempfile.TemporaryFile(); f.truncate(20480); d = mmap.mmap(f.fileno(), 20480, P, 5)\n\
+         libc = ctypes.CDLL(None); libc.sbrk.restype = ctypes.c_void_p\n\
+         heap = (libc.sbrk(12288) + 4095) // 4096 * 4096\n\
+         assert libc.mprotect(ctypes.c_void_p(heap), 4096, 5) == 0",
+    ) else {
+        return;
+    };
+    let space = explained(python.pid(), &[]);
+    assert_same(&space, &python.maps());
+    let mut found = suspects(&space);
+    // libffi may have some of its own.
+    let has = |sizes: Option<Vec<u64>>, wanted: &[u64]| {
+        let sizes = sizes.unwrap_or_default();
+        wanted.iter().all(|size| sizes.contains(size))
+    };
+    assert!(has(found.remove("write-exec"), &[12288]));
+    assert!(has(found.remove("anon-exec"), &[4096, 12288, 16384]));
+    assert!(has(found.remove("memfd-exec"), &[8192]));
+    assert_eq!(found.remove("deleted-exec"), Some(vec![20480]));
+    assert_eq!(found.remove("heap-exec"), Some(vec![4096]));
+    assert_eq!(found, BTreeMap::new());
+
+    // The sums are those of the VMAs.
+    for (kind, sizes) in suspects(&space) {
+        let sum = space["suspects"].as_array().unwrap();
+        let sum = sum.iter().find(|sum| sum["suspect"] == *kind).unwrap();
+        assert_eq!(sum["vmas"], sizes.len());
+        assert_eq!(sum["size_bytes"], sizes.iter().sum::<u64>());
+    }
+    let text = stdout(&[&python.pid().to_string()]);
+    assert!(text.contains(" (deleted) SUSPECT deleted-exec\n"), "{text}");
+    assert!(
+        text.contains("\nSUSPECT               VMAS      SIZE\n"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_program_whose_file_is_gone_is_known_still() {
     let copy = std::env::temp_dir().join(format!("mmwatch-maps-{}-cat", std::process::id()));

@@ -11,6 +11,7 @@ use mmwatch_common::{
     event::{
         Cause, Exec, Exit, FileId, Fork, KNOWN_DELTA, KNOWN_FILE, KNOWN_SETTLED, KNOWN_SPACE, Space,
     },
+    suspect::Suspects,
 };
 
 use crate::{
@@ -43,6 +44,7 @@ fn head(task: &Task, owner_tgid: u32, cause: Cause, known: u16, size: Size, whos
         cause: cause as u8,
         known,
         errno: 0,
+        suspects: Suspects::NONE,
         boot_ns: task::now(),
         tgid: task.tgid,
         owner_tgid,

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use mmwatch_common::counter::Hook;
+use mmwatch_common::{counter::Hook, suspect::Suspects};
 
 use crate::{
     file,
@@ -18,6 +18,7 @@ use crate::{
     memory::{load, member_or_zero},
     report,
     section::{self, HAS_FILE, HAS_MAP, MapDetail, Section},
+    suspect,
     task::Task,
 };
 
@@ -44,6 +45,7 @@ fn returned(section: &mut Section, result: u64) {
         0 => section.map.file,
         own => own,
     };
+    section.suspects = suspects(section.map.vm_flags, file).bits();
     if file == 0 {
         return;
     }
@@ -52,6 +54,20 @@ fn returned(section: &mut Section, result: u64) {
         section.has |= HAS_FILE;
         file::announce(Hook::Map, &id, file);
     }
+}
+
+/// What is dangerous about a mapping that was made, of `file` or of none.
+#[inline(always)]
+fn suspects(vm_flags: u64, file: u64) -> Suspects {
+    if !Suspects::needs_memory(0, vm_flags) {
+        return Suspects::NONE;
+    }
+    let memory = if file == 0 {
+        suspect::ANONYMOUS
+    } else {
+        suspect::of_file(file)
+    };
+    Suspects::of_mapping(vm_flags, memory.and(suspect::of_flags(vm_flags)))
 }
 
 /// A shared mapping of no file, or of `/dev/zero`, got `file`, which the kernel

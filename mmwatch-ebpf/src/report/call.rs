@@ -4,9 +4,10 @@ use mmwatch_common::{
     config::Call,
     counter::Hook,
     event::{
-        Backing, Brk, Cause, FileId, KNOWN_ARGS, KNOWN_FILE, KNOWN_RANGE, KNOWN_VM_FLAGS, Map,
-        Protect, Remap, UNKNOWN_VMAS, Unmap,
+        Backing, Brk, Cause, FileId, KNOWN_ARGS, KNOWN_FILE, KNOWN_OLD_PROT, KNOWN_RANGE,
+        KNOWN_VM_FLAGS, Map, Protect, Remap, UNKNOWN_VMAS, Unmap,
     },
+    suspect::{Suspect, Suspects},
 };
 
 use super::{
@@ -17,8 +18,9 @@ use crate::{
     arch::Args,
     emit, file,
     memory::PAGE_SHIFT,
-    section::{HAS_DELTA, HAS_FILE, HAS_MAP, Section},
+    section::{HAS_DELTA, HAS_FILE, HAS_MAP, HAS_OLD_PROT, Section},
     sums::Extent,
+    suspect,
     task::Task,
 };
 
@@ -30,6 +32,11 @@ const MAP_TYPES: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_HUGETLB: u64 = 0x4_0000;
 const MREMAP_DONTUNMAP: u64 = 4;
+const SHM_RDONLY: u64 = 0o1_0000;
+const SHM_EXEC: u64 = 0o10_0000;
+/// `PROT_READ | PROT_EXEC`, and `PROT_WRITE` too.
+const RX: u64 = 0x5;
+const RWX: u64 = 0x7;
 
 /// A call of ours returned `result`. `section` is what it did under the lock,
 /// if it got that far.
@@ -159,6 +166,7 @@ fn mmap(
         Some(section) => {
             head.known |= KNOWN_VM_FLAGS;
             payload.vm_flags = section.map.vm_flags;
+            head.suspects = section.suspects();
             if section.has(HAS_FILE) {
                 head.known |= KNOWN_FILE;
                 payload.file = section.map.file_id;
@@ -171,7 +179,15 @@ fn mmap(
                 file::announce(hook, &id, file);
                 head.known |= KNOWN_FILE;
                 payload.file = id;
+                if errno == 0 && Suspects::needs_memory(0, prot) {
+                    let memory = suspect::of_file(file).and(suspect::of_flags(flags));
+                    head.suspects = Suspects::of_mapping(prot, memory);
+                }
             }
+        }
+        None if errno == 0 => {
+            let memory = suspect::ANONYMOUS.and(suspect::of_flags(flags));
+            head.suspects = Suspects::of_mapping(prot, memory);
         }
         None => {}
     }
@@ -240,16 +256,27 @@ fn mprotect(
     let errno = errno(result);
     let mut head = head(task, Cause::Mprotect, errno, section, Part::last(true));
     head.known |= KNOWN_ARGS;
-    if errno == 0 {
-        head.known |= KNOWN_RANGE;
-    }
-    let payload = Protect {
+    let mut payload = Protect {
         addr,
-        len_bytes: if errno == 0 { whole_pages(len) } else { 0 },
+        len_bytes: 0,
         requested_len_bytes: len,
         prot: prot as u32,
-        pad: 0,
+        old_prot: 0,
     };
+    if errno == 0 {
+        head.known |= KNOWN_RANGE;
+        payload.len_bytes = whole_pages(len);
+        match section {
+            Some(section) if section.has(HAS_OLD_PROT) => {
+                head.known |= KNOWN_OLD_PROT;
+                head.suspects = section.suspects();
+                payload.old_prot = u32::from(section.old_prot);
+            }
+            // What it was before, nobody saw; of no page at all, nothing is said.
+            _ if len != 0 => head.suspects = Suspects::of_change(prot, prot, Suspects::NONE),
+            _ => {}
+        }
+    }
     let extent = Extent::covered(whole_pages(len), payload.len_bytes);
     emit::record(hook, task, &head, payload, &extent);
 }
@@ -354,7 +381,7 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
 fn shmat(
     hook: Hook,
     task: &Task,
-    Args([_, addr, ..]): Args,
+    Args([_, addr, flags, ..]): Args,
     result: u64,
     section: Option<&Section>,
 ) {
@@ -377,7 +404,11 @@ fn shmat(
     let mut extent = Extent::mapped(len_bytes, len_bytes);
     if let Some(section) = detail {
         head.known |= from_detail(section, &mut payload);
+        head.suspects = section.suspects();
         extent.backing = backing_of_detail(section);
+    } else if errno == 0 && flags & SHM_EXEC != 0 {
+        let prot = if flags & SHM_RDONLY == 0 { RWX } else { RX };
+        head.suspects = Suspects::of_mapping(prot, Suspects::only(Suspect::DeletedExec));
     }
     emit::record(hook, task, &head, payload, &extent);
 }

@@ -170,6 +170,7 @@ fn base<P: Payload>(process: u32, section: u64, known: u16, cause: Cause, delta:
         cause: cause as u8,
         known,
         errno: 0,
+        suspects: 0,
         boot_ns: BORN_NS + section * 2_500,
         rlimit_as_bytes: 0,
         actor: Actor {

@@ -29,6 +29,9 @@ pub fn add_event(sums: &mut Sums, event: &Event) {
         let (_, removed) = made_and_removed(delta, space.vmas_removed);
         sums.vmas_removed = sums.vmas_removed.wrapping_add(removed);
     }
+    for suspect in event.suspects.iter() {
+        sums.suspects[suspect as usize] += 1;
+    }
     if let (What::Map(_), None, Some(backing)) = (&event.what, event.errno, event.backing()) {
         let sums = &mut sums.backings[backing as usize];
         sums.maps += 1;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    event::{Backing, Event, Op, What},
+    event::{Backing, Event, Op, Suspect, What},
     flags::RemapFlags,
     sample,
 };
@@ -93,6 +93,16 @@ fn operations_are_summed_by_kind() {
     );
     // One removed and two made by each.
     assert_eq!((sums.vmas_made(), sums.vmas_removed), (6, 3));
+}
+
+#[test]
+fn suspects_are_summed_by_kind() {
+    let sums = sums_of(&[sample::suspect(), sample::event(Op::Map), sample::suspect()]);
+    let counts: Vec<_> = Suspect::ALL
+        .iter()
+        .map(|&kind| sums.suspect(kind))
+        .collect();
+    assert_eq!(counts, [0, 2, 2, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use std::slice;
 
 use mmwatch_common::event::{
-    COMM_LEN, FileId, KNOWN_ARGS, KNOWN_DELTA, KNOWN_FILE, KNOWN_HELD, KNOWN_RANGE, KNOWN_SETTLED,
-    KNOWN_SPACE, KNOWN_VM_FLAGS, PATH_LEN, Payload, UNKNOWN_VMAS,
+    COMM_LEN, FileId, KNOWN_ARGS, KNOWN_DELTA, KNOWN_FILE, KNOWN_HELD, KNOWN_OLD_PROT, KNOWN_RANGE,
+    KNOWN_SETTLED, KNOWN_SPACE, KNOWN_VM_FLAGS, PATH_LEN, Payload, UNKNOWN_VMAS,
 };
 
 use super::*;
@@ -15,7 +15,8 @@ const ALL_KNOWN: u16 = KNOWN_SETTLED
     | KNOWN_FILE
     | KNOWN_VM_FLAGS
     | KNOWN_ARGS
-    | KNOWN_SPACE;
+    | KNOWN_SPACE
+    | KNOWN_OLD_PROT;
 
 const FILE: FileId = FileId {
     inode: 42,
@@ -34,6 +35,7 @@ fn base(kind: Kind, known: u16) -> Base {
         cause: Cause::Mmap as u8,
         known,
         errno: 0,
+        suspects: 0,
         boot_ns: 1_000,
         rlimit_as_bytes: 1 << 30,
         actor: wire::Actor {
@@ -139,7 +141,7 @@ fn every_kind() -> Vec<(Kind, Vec<u8>)> {
                         len_bytes: 4096,
                         requested_len_bytes: 4000,
                         prot: 5,
-                        pad: 0,
+                        old_prot: 3,
                     },
                 ),
                 Kind::Remap => encode(
@@ -234,6 +236,7 @@ fn every_kind_makes_the_round_trip() {
             Kind::Protect => What::Protect(Protect {
                 range: range(0x1000, 4096, Some(4000)),
                 prot: Some(Prot(5)),
+                old_prot: Some(Prot(3)),
             }),
             Kind::Remap => What::Remap(Remap {
                 range: range(0x3000, 8192, Some(8000)),
@@ -380,7 +383,7 @@ fn an_unmap_tells_within_which_range_all_was_removed() {
 #[test]
 fn a_failed_call_keeps_the_callers_wish_and_covers_nothing() {
     let failed = Base {
-        errno: libc::ENOMEM as u32,
+        errno: libc::ENOMEM as u16,
         ..base(Kind::Map, KNOWN_ARGS)
     };
     let event = decode(&encode_with(
@@ -453,6 +456,27 @@ fn unknown_kinds_are_refused() {
         }
     }
     assert_eq!(Op::ALL.len() + 1, Kind::ALL.len());
+}
+
+#[test]
+fn suspects_are_decoded_and_unknown_ones_refused() {
+    let with = |suspects| {
+        let base = Base {
+            suspects,
+            ..base(Kind::Map, ALL_KNOWN)
+        };
+        Decoder::new(4096).decode(&encode_with(base, map()))
+    };
+    for (bits, want) in [(0, ""), (0b11, "write-exec,anon-exec"), (0x40, "heap-exec")] {
+        assert_eq!(with(bits).unwrap().unwrap().suspects.to_string(), want);
+    }
+    assert_eq!(
+        with(0x80),
+        Err(DecodeError::UnknownSuspects {
+            kind: Kind::Map,
+            bits: 0x80
+        })
+    );
 }
 
 #[test]

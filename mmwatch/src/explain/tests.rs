@@ -61,6 +61,7 @@ fn protect(errno: u32, addr: u64, len: u64, prot: u32) -> Event {
     event.what = What::Protect(Protect {
         range: range(addr, len),
         prot: Some(Prot(prot)),
+        old_prot: None,
     });
     event
 }

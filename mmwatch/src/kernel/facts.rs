@@ -32,6 +32,7 @@ pub const FUNCTIONS: &[&str] = &[
     "downgrade_write",
     "exit_mmap",
     "mmap_region",
+    "security_file_mprotect",
     "shmem_zero_setup",
     "shmem_zero_setup_desc",
     "up_write",

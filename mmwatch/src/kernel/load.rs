@@ -18,7 +18,7 @@ use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
         Config, FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW,
-        FILTER_MIN_SIZE, FILTER_TGIDS, FILTER_UID, Offsets,
+        FILTER_MIN_SIZE, FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID, Offsets,
     },
     event::COMM_LEN,
     names,
@@ -67,6 +67,9 @@ pub struct KernelFilter {
     /// Bit n lets operations on mappings of [`Backing`](mmwatch_common::event::Backing) n
     /// through, and nothing else; 0 for all.
     pub backings: u32,
+    /// Bit n lets dangerous mappings of the kind [`Suspect`](mmwatch_common::suspect::Suspect) n
+    /// through, and nothing else; 0 for all.
+    pub suspects: u32,
 }
 
 /// What becomes of records.
@@ -256,6 +259,7 @@ fn config(facts: &Facts, filter: &KernelFilter) -> Config {
     set(FILTER_FAILED, filter.failed_only);
     set(FILTER_BACKING, filter.backings != 0);
     set(FILTER_CGROUP, filter.cgroup.is_some());
+    set(FILTER_SUSPECT, filter.suspects != 0);
     Config {
         self_tgid: facts.self_tgid.unwrap_or_else(std::process::id),
         filters,
@@ -291,7 +295,7 @@ fn config(facts: &Facts, filter: &KernelFilter) -> Config {
         },
         fault_begins: 0,
         fault_pages: 0,
-        pad: 0,
+        suspects: filter.suspects,
         cgroup_id: filter.cgroup.map_or(0, |cgroup| cgroup.id),
     }
 }

@@ -22,8 +22,9 @@ pub use self::faults::{FaultPlan, faults};
 use self::programs::{
     ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, CGROUP, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
     DESCRIBED_FILE_KPROBE, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE, LOCK_TRACEPOINTS,
-    LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, SHARED_FILE_FENTRY, SHARED_FILE_KPROBE,
-    SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY, UNMAP_KPROBE,
+    LOCK_TRACEPOINTS_MEMCG, MAP_FENTRY, MAP_KPROBE, PROTECT_FENTRY, PROTECT_KPROBE,
+    SHARED_FILE_FENTRY, SHARED_FILE_KPROBE, SPLIT_FENTRY, SPLIT_KPROBE, THREAD_EXIT, UNMAP_FENTRY,
+    UNMAP_KPROBE,
 };
 use super::facts::Facts;
 
@@ -207,6 +208,21 @@ const ESSENTIAL_OFFSETS: &[&str] = &[
     "task_struct.stack",
 ];
 
+/// Members that tell what a VMA is before it is protected.
+const PROTECT_OFFSETS: &[&str] = &[
+    "mm_struct.brk",
+    "mm_struct.start_brk",
+    "mm_struct.start_stack",
+    "vm_area_struct.vm_end",
+    "vm_area_struct.vm_file",
+    "vm_area_struct.vm_flags",
+    "vm_area_struct.vm_ops",
+    "vm_area_struct.vm_start",
+];
+
+/// Member that tells whether a file has a name.
+const NLINK: &str = "inode.i_nlink";
+
 /// Decides.
 pub fn plan(facts: &Facts, hooks: Hooks) -> Result<Plan, Refusal> {
     let wanted: &[Backend] = match &hooks {
@@ -294,6 +310,8 @@ const LIST_FUNCTION: &str = "bpf_iter_task";
 const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file; models look them up in /proc";
 const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
 const NO_SHARED_FILE: &str = "the file that the kernel makes for a shared anonymous mapping is looked up in /proc afterwards";
+const NO_OLD_PROT: &str = "what a range was before it was protected is not seen: of suspects, a protect is told as write-exec only";
+const NO_UNLINKED: &str = "whether an executable file has a name is not seen: no mapping is told as memfd-exec or deleted-exec";
 const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one; models look up in /proc whatever changed";
 const NO_EXIT: &str = "the end of an address space is not seen";
 const NO_CGROUP: &str =
@@ -357,6 +375,7 @@ impl<'a> Planner<'a> {
             self.limits.push(NO_CGROUP);
         }
         self.map();
+        self.protect();
         let (unmap, counts_splits) = self.unmap();
         let calls = self.calls()?;
         // The lock last: sections wait for returns, which are hooked by now.
@@ -450,6 +469,28 @@ impl<'a> Planner<'a> {
                 self.skip(programs, why);
                 self.limits.push(NO_MAP_DETAIL);
             }
+        }
+    }
+
+    fn protect(&mut self) {
+        if !self.facts.offsets.contains_key(NLINK) {
+            self.limits.push(NO_UNLINKED);
+        }
+        let program = match self.backend {
+            Backend::Fentry => PROTECT_FENTRY,
+            Backend::Kprobe => PROTECT_KPROBE,
+            Backend::Tracepoint => return self.limits.push(NO_OLD_PROT),
+        };
+        let missing = PROTECT_OFFSETS
+            .iter()
+            .find(|path| !self.facts.offsets.contains_key(**path));
+        let taken = match missing {
+            Some(path) => Err(format!("this kernel's BTF has no {path}")),
+            None => self.take(&[program]),
+        };
+        if let Err(why) = taken {
+            self.skip(&[program], why);
+            self.limits.push(NO_OLD_PROT);
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     elf::{Elf, Part, Place},
 };
 use crate::{
-    event::{Backing, Dev},
+    event::{Backing, Dev, Suspect, Suspects},
     flags::Prot,
     space::Line,
 };
@@ -460,6 +460,17 @@ fn has_stack_pointer(range: &Range<u64>, clues: &Clues) -> bool {
     let pointers = &clues.stack_pointers;
     let at = pointers.partition_point(|&pointer| pointer < range.start);
     pointers.get(at).is_some_and(|&pointer| pointer < range.end)
+}
+
+/// What to say of what is behind a mapping where it is executable.
+pub(super) fn behind(line: &Line<'_>) -> Suspects {
+    if FileKind::is_anonymous(line) {
+        return Suspects::only(Suspect::AnonExec);
+    }
+    match FileKind::of(line, &[]) {
+        Some((FileKind::Memfd, _)) => Suspects::only(Suspect::MemfdExec),
+        _ => Suspects::when(line.name.ends_with(b" (deleted)"), Suspect::DeletedExec),
+    }
 }
 
 fn backing(line: &Line<'_>, segment: Segment) -> Backing {

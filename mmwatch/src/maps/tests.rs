@@ -119,3 +119,80 @@ fn sums_are_of_all_vmas_and_nothing_else() {
         ]
     );
 }
+
+/// Suspects of each line.
+fn suspects(text: &str, clues: &segment::Clues) -> Vec<String> {
+    let vmas = segment::classify(parse_maps(text.as_bytes()).unwrap(), clues);
+    vmas.iter().map(|vma| vma.suspects().to_string()).collect()
+}
+
+#[test]
+fn dangerous_mappings_are_told_by_permissions_and_by_what_is_behind() {
+    for (line, want) in [
+        ("r-xp 00000000 fe:00 42 /bin/a", ""),
+        ("rw-p 00000000 00:00 0 ", ""),
+        ("rwxp 00000000 fe:00 42 /bin/a", "write-exec"),
+        ("r-xp 00000000 00:00 0 ", "anon-exec"),
+        ("rwxp 00000000 00:00 0 ", "write-exec,anon-exec"),
+        ("r-xs 00000000 00:01 7 /dev/zero (deleted)", "anon-exec"),
+        (
+            "r-xp 00000000 00:0f 7 /anon_hugepage (deleted)",
+            "anon-exec",
+        ),
+        (
+            "rwxp 00000000 00:00 0 [heap]",
+            "write-exec,anon-exec,heap-exec",
+        ),
+        ("r-xp 00000000 00:00 0 [stack]", "anon-exec,stack-exec"),
+        ("rw-p 00000000 00:00 0 [stack]", ""),
+        ("r-xp 00000000 00:01 7 /memfd:x (deleted)", "memfd-exec"),
+        ("rw-s 00000000 00:01 7 /memfd:x (deleted)", ""),
+        // A file on a disk may have any name.
+        ("r-xp 00000000 fe:00 7 /memfd:x (deleted)", "deleted-exec"),
+        (
+            "rwxp 00000000 fe:00 42 /bin/a (deleted)",
+            "write-exec,deleted-exec",
+        ),
+        (
+            "rwxs 00000000 00:01 0 /SYSV00000000 (deleted)",
+            "write-exec,deleted-exec",
+        ),
+        // The kernel's own.
+        ("r-xp 00000000 00:00 0 [vdso]", ""),
+        ("--xp 00000000 00:00 0 [vsyscall]", ""),
+        ("--xp 00000000 00:00 0 [uprobes]", ""),
+        ("rwxs 00000000 00:06 9 /dev/mem", "write-exec"),
+    ] {
+        let text = format!("10000-20000 {line}\n");
+        assert_eq!(
+            suspects(&text, &segment::Clues::default()),
+            [want],
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_thread_s_stack_is_one_where_that_is_known() {
+    let text = "10000-11000 ---p 00000000 00:00 0 \n11000-20000 rwxp 00000000 00:00 0 \n";
+    let clues = |stack_pointers| segment::Clues {
+        stack_pointers,
+        ..segment::Clues::default()
+    };
+    let known = suspects(text, &clues(vec![0x1_1f00]));
+    assert_eq!(known, ["", "write-exec,anon-exec,stack-exec"]);
+    // Guessed by the guard below it.
+    assert_eq!(suspects(text, &clues(vec![])), ["", "write-exec,anon-exec"]);
+}
+
+#[test]
+fn a_vma_of_several_kinds_is_in_the_sum_of_each() {
+    let text = "10000-12000 rwxp 00000000 00:00 0 \n20000-21000 r-xp 00000000 00:00 0 \n";
+    let lines = parse_maps(text.as_bytes()).unwrap();
+    let sums = space(segment::classify(lines, &Default::default())).by_suspect();
+    let sums: Vec<_> = sums
+        .iter()
+        .map(|(suspect, sum)| (suspect.name(), sum.vmas, sum.bytes))
+        .collect();
+    assert_eq!(sums, [("write-exec", 1, 8192), ("anon-exec", 2, 12288)]);
+}

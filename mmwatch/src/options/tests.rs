@@ -49,6 +49,7 @@ fn without_anything_it_is_top_of_everything() {
             min_size_bytes: 0,
             failed_only: false,
             backings: 0,
+            suspects: 0,
         }
     );
 }
@@ -97,8 +98,25 @@ fn filters_are_put_together() {
             min_size_bytes: 4096,
             failed_only: true,
             backings: 1 << Backing::SharedAnonymous as u32 | 1 << Backing::PrivateFile as u32,
+            suspects: 0,
         }
     );
+}
+
+#[test]
+fn suspects_are_all_or_some() {
+    let suspects = |args: &[&str]| options(args).filter.suspects;
+    assert_eq!(suspects(&["trace"]), 0);
+    assert_eq!(suspects(&["trace", "--suspect"]), 0x7f);
+    assert_eq!(suspects(&["trace", "--suspect", "-n", "x"]), 0x7f);
+    assert_eq!(suspects(&["stat", "--suspect", "--", "sh"]), 0x7f);
+    let some = suspects(&[
+        "top",
+        "--suspect",
+        "anon-exec,heap-exec",
+        "--suspect=write-exec",
+    ]);
+    assert_eq!(some, 0b100_0011);
 }
 
 #[test]
@@ -120,6 +138,8 @@ fn what_nobody_can_satisfy_is_refused() {
             .contains("one of map,brk,grow")
     );
     assert!(refusal(&["--backing", "shared-file", "--op", "brk"]).contains("--backing"));
+    assert!(refusal(&["--suspect", "--op", "exit,brk"]).contains("one of map,protect"));
+    assert!(refusal(&["--suspect", "-x"]).contains("--failed"));
     assert!(refusal(&["-p", "4194305"]).contains("no process 4194305"));
     assert!(refusal(&["-p", "1", "--", "sh"]).contains("--pid"));
     assert!(refusal(&["-u", "no such user"]).contains("no such user"));

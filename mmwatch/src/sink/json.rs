@@ -17,7 +17,7 @@ use super::{Output, Sink};
 use crate::{
     churn::Report,
     clock::WallClock,
-    event::{Cause, Event, FileRef, What},
+    event::{Cause, Event, FileRef, Suspects, What},
     explain::Reason,
     flags::{Errno, MapFlags, Name, RemapFlags, advice_name},
     ledger::{Ledger, LedgerJson, SinkCounters},
@@ -138,6 +138,8 @@ struct EventLine<'a> {
     errno_text: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreturned: Option<bool>,
+    #[serde(skip_serializing_if = "no_suspects", serialize_with = "names")]
+    suspects: Suspects,
     #[serde(skip_serializing_if = "Option::is_none")]
     addr: Option<Hex>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +171,8 @@ struct EventLine<'a> {
 struct WhatFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     prot: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_prot: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prot_flags: Vec<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +217,7 @@ impl<'a> EventLine<'a> {
             boot_ns,
             cause,
             errno,
+            suspects,
             reason,
             unreturned,
             more: _,
@@ -247,6 +252,7 @@ impl<'a> EventLine<'a> {
             errno_reason: reason.as_ref().map(Reason::name),
             errno_text: *reason,
             unreturned: unreturned.then_some(true),
+            suspects: *suspects,
             addr: range.addr.map(Hex),
             len_bytes: range.len_bytes,
             requested_len_bytes: range.requested_len_bytes,
@@ -292,6 +298,7 @@ impl<'a> WhatFields<'a> {
                 prot_flags: protect
                     .prot
                     .map_or_else(Vec::new, |prot| prot.others().collect()),
+                old_prot: protect.old_prot.map(|prot| prot.letters()),
                 ..fields
             },
             What::Remap(remap) => Self {
@@ -389,6 +396,15 @@ impl Serialize for Advice {
             None => Hex(self.0).serialize(serializer),
         }
     }
+}
+
+fn no_suspects(suspects: &Suspects) -> bool {
+    suspects.is_empty()
+}
+
+/// Kinds of dangerous mappings by their names.
+fn names<S: Serializer>(suspects: &Suspects, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(suspects.iter().map(|suspect| suspect.name()))
 }
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -222,10 +222,22 @@ impl Line<'_> {
                 None => write!(f, " {} {}", file.dev, file.inode)?,
             }
         }
+        self.particulars(f)?;
+        if event.suspects.is_empty() {
+            return Ok(());
+        }
+        write!(f, " SUSPECT {}", event.suspects)
+    }
+
+    /// What only some operations have.
+    fn particulars(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.event;
         match &event.what {
-            What::Map(_) | What::Protect(_) | What::Brk(_) | What::Grow(_) | What::Exec(_) => {
-                Ok(())
-            }
+            What::Map(_) | What::Brk(_) | What::Grow(_) | What::Exec(_) => Ok(()),
+            What::Protect(protect) => match protect.old_prot {
+                Some(old) => write!(f, " was {old}"),
+                None => Ok(()),
+            },
             What::Unmap(unmap) => match unmap.vmas_removed {
                 Some(vmas) if vmas != 1 => write!(f, " {vmas} VMAs"),
                 Some(_) | None => Ok(()),

@@ -66,6 +66,15 @@ fn tables(out: &mut String, space: &AddressSpace<'_>) -> fmt::Result {
     for (backing, sum) in space.by_backing() {
         sums(out, format_args!("{:<19}", backing.name()), &sum)?;
     }
+    let suspects = space.by_suspect();
+    if !suspects.is_empty() {
+        write!(out, "\n{:<19} {:>6} {:>9}", "SUSPECT", "VMAS", "SIZE")?;
+        header(out, details)?;
+        out.write_char('\n')?;
+    }
+    for (suspect, sum) in suspects {
+        sums(out, format_args!("{:<19}", suspect.name()), &sum)?;
+    }
     let guessed = space
         .vmas
         .iter()
@@ -231,10 +240,15 @@ fn name(out: &mut String, vma: &Vma<'_>) -> fmt::Result {
     let name = vma.line.name;
     match vma.object {
         // What it is a part of, where its own line does not say so.
-        Some(object) if name.is_empty() => writeln!(out, " ({})", Escaped(object)),
-        _ if name.is_empty() => out.write_char('\n'),
-        _ => writeln!(out, " {}", Escaped(name)),
+        Some(object) if name.is_empty() => write!(out, " ({})", Escaped(object))?,
+        _ if name.is_empty() => {}
+        _ => write!(out, " {}", Escaped(name))?,
     }
+    let suspects = vma.suspects();
+    if !suspects.is_empty() {
+        write!(out, " SUSPECT {suspects}")?;
+    }
+    out.write_char('\n')
 }
 
 fn sums(out: &mut String, name: fmt::Arguments<'_>, sum: &Sum) -> fmt::Result {

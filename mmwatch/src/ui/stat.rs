@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 
 use super::{Signed, VMAS_HEADER, backings, faults, groups, is_empty, vmas};
 use crate::{
-    churn::{OpSums, Report, Row},
-    event::Op,
+    churn::{OpSums, Report, Row, Sums},
+    event::{Op, Suspect},
     ledger::Ledger,
     text::{Bytes, Escaped, Nanos},
 };
@@ -53,6 +53,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
         )
     })?;
 
+    suspects(out, sums)?;
     let counts_header = format!(
         "{:>9} {:>9} {:>9} {:>7}",
         "OPS", "MAPPED", "UNMAPPED", "ERRORS"
@@ -87,6 +88,29 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
     }
     faults::totals(out, report)?;
     write!(out, "\n{ledger}")
+}
+
+/// How often dangerous mappings were made, where any was.
+fn suspects(out: &mut String, sums: &Sums) -> fmt::Result {
+    let any = Suspect::ALL
+        .iter()
+        .any(|&suspect| sums.suspect(suspect) > 0);
+    if !any {
+        return Ok(());
+    }
+    writeln!(out, "{:<17} {:>9}  MEANING", "SUSPECT", "COUNT")?;
+    for &suspect in Suspect::ALL {
+        let count = sums.suspect(suspect);
+        if count > 0 {
+            writeln!(
+                out,
+                "{:<17} {count:>9}  {}",
+                suspect.name(),
+                suspect.meaning()
+            )?;
+        }
+    }
+    out.write_char('\n')
 }
 
 /// Whether what an operation covered is told in bytes.

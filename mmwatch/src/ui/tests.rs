@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     churn::By,
     clock::WallClock,
+    event::Suspect,
     identity::{Cgroup, Who},
     sample,
 };
@@ -122,6 +123,26 @@ fn faults_have_a_table_of_their_own() {
     assert_eq!(
         table(&text, "UNTOUCHED")[1],
         r"    200 busy\x07           800KiB         -         -       120         3"
+    );
+}
+
+#[test]
+fn stat_counts_suspects_where_there_are_any() {
+    let mut report = sample::report();
+    report.all.total.suspects[Suspect::WriteExec as usize] = 12;
+    report.all.total.suspects[Suspect::StackExec as usize] = 1;
+    let text = stat::draw(&report, &sample::ledger(), "'make -j2'");
+    let lines = lines(&text);
+    let at = lines.iter().position(|line| line.starts_with("SUSPECT"));
+    assert_eq!(
+        lines[at.unwrap() - 1..at.unwrap() + 4],
+        [
+            "",
+            "SUSPECT               COUNT  MEANING",
+            "write-exec               12  writable and executable at once",
+            "stack-exec                1  a stack that is executable, or was made so",
+            "",
+        ]
     );
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     churn::{OpSums, Sums},
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     space::ranges::{self, Backed, Mapping},
 };
 
@@ -130,6 +130,10 @@ pub(super) fn of_sums(kernel: &Sums, events: &Sums) -> Vec<Difference> {
         compare(backing.name(), "maps", mine.maps, theirs.maps);
         compare(backing.name(), "bytes", mine.bytes, theirs.bytes);
     }
+    for &suspect in Suspect::ALL {
+        let (mine, theirs) = (kernel.suspect(suspect), events.suspect(suspect));
+        compare(suspect.name(), "count", mine, theirs);
+    }
     let all = "all";
     compare(
         all,
@@ -159,11 +163,12 @@ mod tests {
         for &op in Op::ALL {
             add_event(&mut sums, &sample::event(op));
         }
+        add_event(&mut sums, &sample::suspect());
         assert_eq!(of_sums(&sums, &sums), []);
         // As many differences as numbers that are not 0: five of each operation,
-        // bytes of seven, two of one backing, and three of all.
+        // bytes of seven, two of one backing, two suspects, and three of all.
         let all = of_sums(&sums, &Sums::default()).len();
-        assert_eq!(all, 10 * 5 + 7 + 2 + 3);
+        assert_eq!(all, 10 * 5 + 7 + 2 + 2 + 3);
         let mut other = sums;
         other.ops[Op::Brk as usize].errors += 1;
         let found = of_sums(&sums, &other);

@@ -5,6 +5,7 @@ mod exact;
 mod faults;
 mod identity;
 mod scenes;
+mod suspects;
 mod watching;
 
 use std::{
@@ -69,6 +70,15 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "a_backing_is_let_through_whole",
         watching::a_backing_is_let_through_whole,
+    ),
+    ("suspects_are_told", suspects::suspects_are_told),
+    (
+        "a_filter_lets_suspects_through",
+        suspects::a_filter_lets_suspects_through,
+    ),
+    (
+        "ordinary_programs_are_no_suspects",
+        suspects::ordinary_programs_are_no_suspects,
     ),
     (
         "a_file_is_written_through_memory",

@@ -10,6 +10,7 @@ mod notes;
 mod random;
 mod refusals;
 mod scenes;
+pub mod suspects;
 
 use std::{
     fs,
@@ -29,6 +30,7 @@ pub fn main(args: &[String]) {
         ["calls", notes, file] => calls(notes, file),
         ["failures", notes, file] => failures(notes, file),
         ["refusals", notes, _file] => refusals::main(notes),
+        ["suspects", told, scratch] => suspects::main(told, scratch),
         ["storm", pairs, len] => storm(pairs.parse().unwrap(), len.parse().unwrap()),
         ["threads", threads, pairs] => {
             threads_storm(threads.parse().unwrap(), pairs.parse().unwrap())

@@ -4,6 +4,7 @@ mod accounts;
 mod kernel;
 mod model;
 mod shared;
+mod suspects;
 
 use super::{Mutation, Test};
 
@@ -14,6 +15,7 @@ pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
         .chain(accounts::MUTATIONS)
         .chain(model::MUTATIONS)
         .chain(shared::MUTATIONS)
+        .chain(suspects::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.

@@ -61,6 +61,7 @@ impl FaultWatch {
             min_size_bytes: 0,
             failed_only: false,
             backings: 0,
+            suspects: 0,
         };
         let mut config = config(facts, &filter);
         config.fault_begins = u32::from(plan.tells_touched);

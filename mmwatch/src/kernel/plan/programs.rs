@@ -213,6 +213,18 @@ pub(super) const DESCRIBED_FILE_KPROBE: &[Program] = &[
     ),
 ];
 
+/// What VMAs are before they are protected: CONFIG_SECURITY.
+pub(super) const PROTECT_FENTRY: Program = program(
+    "fentry_security_file_mprotect",
+    Attach::Fentry("security_file_mprotect"),
+    Hook::Protect,
+);
+pub(super) const PROTECT_KPROBE: Program = program(
+    "kprobe_security_file_mprotect",
+    Attach::Kprobe("security_file_mprotect"),
+    Hook::Protect,
+);
+
 /// Splits of VMAs: where the unmap core does not say itself how many it removes.
 pub(super) const SPLIT_FENTRY: Program =
     program("fexit_split_vma", Attach::Fexit("__split_vma"), Hook::Split);

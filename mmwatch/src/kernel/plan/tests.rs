@@ -340,3 +340,41 @@ fn without_software_events_no_faults_are_counted() {
     // All else can be watched.
     assert!(plan(&facts, Hooks::Auto).is_ok());
 }
+
+#[test]
+fn what_a_range_was_before_is_seen_but_by_tracepoints() {
+    for kernel in KERNELS {
+        for backend in Backend::ALL {
+            let plan = with(kernel, backend);
+            let seen = targets(&plan).contains(&"security_file_mprotect");
+            assert_eq!(seen, backend != Backend::Tracepoint, "{kernel}");
+            assert_eq!(plan.limits.contains(&NO_OLD_PROT), !seen, "{kernel}");
+            assert!(!plan.limits.contains(&NO_UNLINKED), "{kernel}");
+        }
+    }
+    let without = |change: fn(&mut Facts)| {
+        let mut facts = recorded("6.18");
+        change(&mut facts);
+        plan(&facts, Hooks::Auto).unwrap()
+    };
+    for plan in [
+        without(|facts| {
+            facts
+                .functions
+                .retain(|name, _| name != "security_file_mprotect")
+        }),
+        without(|facts| {
+            facts
+                .offsets
+                .retain(|name, _| name != "vm_area_struct.vm_ops")
+        }),
+    ] {
+        assert_eq!(plan.backend, Backend::Fentry);
+        assert!(plan.limits.contains(&NO_OLD_PROT));
+        let skipped = |skipped: &Skipped| skipped.what == "fentry security_file_mprotect";
+        assert!(plan.skipped.iter().any(skipped));
+    }
+    let plan = without(|facts| facts.offsets.retain(|name, _| name != "inode.i_nlink"));
+    assert!(plan.limits.contains(&NO_UNLINKED));
+    assert!(!plan.limits.contains(&NO_OLD_PROT));
+}

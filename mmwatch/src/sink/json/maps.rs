@@ -6,9 +6,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Hex, SCHEMA, as_text, lossy, write_line};
+use super::{Hex, SCHEMA, as_text, lossy, names, no_suspects, write_line};
 use crate::{
-    event::Dev,
+    event::{Dev, Suspects},
     maps::{AddressSpace, Deed, Life, Residency, Segment, Sum, Vma, diff::Difference},
     space::Line,
 };
@@ -112,6 +112,7 @@ pub(super) struct SpaceLine<'a> {
     vmas: Vec<VmaFields<'a>>,
     segments: Vec<SegmentSum>,
     backings: Vec<BackingSum>,
+    suspects: Vec<SuspectSum>,
     total: SumFields,
 }
 
@@ -129,6 +130,8 @@ struct VmaFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<Lossy<'a>>,
     backing: &'static str,
+    #[serde(skip_serializing_if = "no_suspects", serialize_with = "names")]
+    suspects: Suspects,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Lossy<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +205,13 @@ struct BackingSum {
 }
 
 #[derive(Serialize)]
+struct SuspectSum {
+    suspect: &'static str,
+    #[serde(flatten)]
+    sum: SumFields,
+}
+
+#[derive(Serialize)]
 struct SumFields {
     vmas: u64,
     size_bytes: u64,
@@ -218,6 +228,7 @@ impl<'a> SpaceLine<'a> {
         let segments = space.by_segment().into_iter();
         let backings = space.by_backing().into_iter();
         let watch = space.watch.as_ref();
+        let suspects = space.by_suspect().into_iter();
         Self {
             schema: SCHEMA,
             kind: "maps",
@@ -240,6 +251,12 @@ impl<'a> SpaceLine<'a> {
             backings: backings
                 .map(|(backing, sum)| BackingSum {
                     backing: backing.name(),
+                    sum: sum.into(),
+                })
+                .collect(),
+            suspects: suspects
+                .map(|(suspect, sum)| SuspectSum {
+                    suspect: suspect.name(),
                     sum: sum.into(),
                 })
                 .collect(),
@@ -266,6 +283,7 @@ impl<'a> VmaFields<'a> {
             certainty: vma.certainty.name(),
             object: vma.object.map(Lossy),
             backing: vma.backing.name(),
+            suspects: vma.suspects(),
             name: (!line.has_file() && !line.name.is_empty()).then_some(Lossy(line.name)),
             file: line.has_file().then(|| FileFields::new(line)),
             residency: vma.residency.map(Into::into),

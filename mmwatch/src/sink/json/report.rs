@@ -6,7 +6,7 @@ use super::{SCHEMA, as_text, lossy};
 use crate::{
     churn::{BackingSums, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
     clock::{WallClock, WallTime},
-    event::{Backing, Op},
+    event::{Backing, Op, Suspect},
     identity::Who,
     ledger::{Ledger, LedgerJson},
 };
@@ -103,6 +103,7 @@ struct SumsFields<'a> {
     unmapped_bytes: u64,
     ops: Ops<'a>,
     backings: Backings<'a>,
+    suspects: SuspectCounts<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     faults: Option<FaultFields>,
 }
@@ -134,6 +135,9 @@ struct Ops<'a>(&'a Sums);
 
 /// Backings that were mapped at all.
 struct Backings<'a>(&'a Sums);
+
+/// Kinds of dangerous mappings that were made at all.
+struct SuspectCounts<'a>(&'a Sums);
 
 #[derive(Serialize)]
 struct OpFields {
@@ -239,6 +243,7 @@ impl<'a> RowFields<'a> {
             ops: Ops(sums),
             backings: Backings(sums),
             faults: faults.map(|faults| FaultFields::new(sums, faults)),
+            suspects: SuspectCounts(sums),
         };
         let mut total = sums(&row.total);
         // What is touched in an interval may have been mapped before it.
@@ -292,5 +297,14 @@ impl Serialize for Backings<'_> {
             }
         }
         map.end()
+    }
+}
+
+impl Serialize for SuspectCounts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let counts = Suspect::ALL
+            .iter()
+            .map(|&suspect| (suspect.name(), self.0.suspect(suspect)));
+        serializer.collect_map(counts.filter(|(_, count)| *count > 0))
     }
 }

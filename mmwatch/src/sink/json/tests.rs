@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     churn::ProcessKey,
-    event::{Comm, Op},
+    event::{Comm, Op, Suspect},
     flags::{MapFlags, Prot},
     sample,
     verify::{Checked, Difference, Verdict},
@@ -53,6 +53,31 @@ fn every_operation_is_valid() {
         }
     }
     assert_valid(&line(&sample::failed_map()));
+}
+
+#[test]
+fn suspects_are_named_where_there_are_any() {
+    let line = line(&sample::suspect());
+    assert_valid(&line);
+    assert_eq!(line["suspects"], json!(["anon-exec", "write-to-exec"]));
+    assert_eq!(line["old_prot"], "rw-");
+    let mut none = self::line(&sample::event(Op::Map));
+    assert!(none["suspects"].is_null());
+    none["suspects"] = json!(["wrong"]);
+    assert!(!validator().is_valid(&none));
+}
+
+#[test]
+fn suspects_are_counted() {
+    let mut report = sample::report();
+    report.all.total.suspects[Suspect::HeapExec as usize] = 2;
+    let lines = lines(|sink| sink.report(&report, &sample::ledger()));
+    assert_valid(&lines[0]);
+    assert_eq!(
+        lines[0]["all"]["total"]["suspects"],
+        json!({ "heap-exec": 2 })
+    );
+    assert_eq!(lines[0]["all"]["interval"]["suspects"], json!({}));
 }
 
 #[test]

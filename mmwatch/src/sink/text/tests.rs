@@ -28,13 +28,14 @@ fn columns_are_aligned() {
     let mut events: Vec<_> = Op::ALL.iter().map(|&op| sample::event(op)).collect();
     events.push(sample::failed_map());
     events.push(sample::bare(Op::Map));
+    events.push(sample::suspect());
     assert_eq!(
         lines(&events),
         [
             "    PID     TID COMM            OP                ADDR     LEN PROT BACKING    VMAS INFO",
             "    100     100 sample          map       7f1234567000    8KiB rw-  priv-file    20 +2-1 /usr/lib/libc.so.6",
             "    100     100 sample          unmap     7f1234567000    4KiB -    -            20 +2-1 2 VMAs",
-            "    100     100 sample          protect   7f1234567000    4KiB r--  -            20 +2-1",
+            "    100     100 sample          protect   7f1234567000    4KiB r--  -            20 +2-1 was rw-",
             "    100     100 sample          remap     7f1234567000   16KiB -    -            20 +2-1 from 7f1200000000 4KiB",
             "    100     100 sample          brk       555500000000  132KiB -    priv-anon    20 +2-1",
             "    100     100 sample          grow                 -    4KiB -    priv-anon    20 +2-1",
@@ -44,6 +45,7 @@ fn columns_are_aligned() {
             "    100     100 sample          exit                 -  400KiB -    -            20 +2-1 20 VMAs",
             "    100     100 sample          map       7f1234567000  4.8KiB rw-  priv-anon    20 +2-1 ENOMEM vma_limit 20 of 19",
             "    100     100 sample          map                  -       - -    -             - by other",
+            "    100     100 sample          protect   7f1234567000    4KiB r-x  -            20 +2-1 was rw- SUSPECT anon-exec,write-to-exec",
         ]
     );
 }
@@ -71,7 +73,7 @@ fn what_is_unusual_is_said() {
 #[test]
 fn vmas_made_and_gone_follow_their_count() {
     let change = |delta, removed| {
-        let mut event = sample::event(Op::Protect);
+        let mut event = sample::event(Op::Brk);
         event.space.vmas_delta = delta;
         event.space.vmas_removed = removed;
         lines(&[event])[1].split_once("   20").unwrap().1.to_owned()

@@ -484,4 +484,25 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "",
         Test::Kernel("faults_are_those_that_the_kernel_counts"),
     ),
+    mutation(
+        "paths of cgroups are not kept",
+        "mmwatch-ebpf/src/hooks/cgroup.rs",
+        "let _ = CGROUPS.insert(identity::cgroup_id(cgroup), path, u64::from(BPF_ANY));",
+        "let _ = (path, CGROUPS.get_ptr(0), BPF_ANY);",
+        Test::Kernel("containers_are_told_apart"),
+    ),
+    mutation(
+        "a process's id in its namespace is the root's",
+        "mmwatch-ebpf/src/identity.rs",
+        "namespace_tgid: read_or_zero(number, 0),",
+        "namespace_tgid: member_or_zero!(task, task_tgid: u32),",
+        Test::Kernel("containers_are_told_apart"),
+    ),
+    mutation(
+        "`--cgroup` lets everything through",
+        "mmwatch-ebpf/src/filter.rs",
+        "!identity::is_current_in_cgroup(task.address)",
+        "task.tgid == 0",
+        Test::Kernel("a_container_is_let_through_alone"),
+    ),
 ];

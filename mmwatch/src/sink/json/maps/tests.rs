@@ -80,9 +80,24 @@ fn a_space_has_all_its_fields() {
                 sum(json!({ "backing": "private-anonymous" }), 2, 12288),
                 sum(json!({ "backing": "shared-file" }), 1, 4096),
             ],
+            "suspects": [],
             "total": sum(json!({}), 3, 16384),
         })
     );
+}
+
+#[test]
+fn dangerous_vmas_say_so() {
+    let lines = parse_maps(b"1000-3000 rwxp 00000000 00:00 0 [heap]\n").unwrap();
+    let value = written(classify(lines, &Default::default()));
+    let kinds = ["write-exec", "anon-exec", "heap-exec"];
+    assert_eq!(value["vmas"][0]["suspects"], json!(kinds));
+    let sums = kinds.map(|kind| json!({ "suspect": kind, "vmas": 1, "size_bytes": 8192 }));
+    assert_eq!(value["suspects"], json!(sums));
+    // Only events tell what a VMA was before.
+    let mut bad = value.clone();
+    bad["vmas"][0]["suspects"] = json!(["write-to-exec"]);
+    assert!(!validator().is_valid(&bad));
 }
 
 #[test]

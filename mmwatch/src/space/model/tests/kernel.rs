@@ -138,6 +138,7 @@ impl Kernel {
         let protect = What::Protect(Protect {
             range: at(&range),
             prot: Some(Prot(prot)),
+            old_prot: None,
         });
         self.section(vec![(Cause::Mprotect, protect)], |ranges| {
             ranges.protect(range, Prot(prot));
