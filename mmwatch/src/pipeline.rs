@@ -5,6 +5,7 @@
 //! programs, read what is left, report, close the sinks.
 
 mod signals;
+mod verify;
 
 use std::{io, thread, time::Duration};
 
@@ -16,7 +17,6 @@ use crate::{
     clock::boot_ns,
     decode::Decoder,
     error::{Error, Result},
-    event::SpaceId,
     explain::explain,
     identity::{Directory, Hierarchy},
     launch::{Held, Running},
@@ -25,8 +25,7 @@ use crate::{
     process::{Proc, RecentLimits, Users, page_bytes},
     sink::Sink,
     source::{ProcessKey, Source},
-    space::Snapshot,
-    verify::{Look, Verifier},
+    verify::Verifier,
 };
 
 /// Records read before signals and ticks get their turn.
@@ -57,17 +56,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// processes to end before anybody reads their maps.
 const HEAL: Duration = Duration::from_millis(200);
 
-/// Looks at what is busy or different in a round of `verify`, at most.
-const LOOKS: usize = 4;
-
 /// Time between two readings of the ring in such a pause.
 const READ_AGAIN: Duration = Duration::from_millis(5);
-
-/// Pauses before sums that differ are compared again, each twice as long as the
-/// one before: half a second in all. A thread that is preempted between summing
-/// a record and submitting it holds up what all others submit after it.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_millis(256);
 
 /// Batches that are read in a row, at most: on a busy machine there is no end.
 const BATCHES: usize = 64;
@@ -400,85 +390,6 @@ impl<S: Source> Watch<S> {
         Ok(())
     }
 
-    /// Reads the maps of processes whose models want healing.
-    fn heal(&mut self) -> Result<()> {
-        self.drain()?;
-        let missed = self.ledger(false)?.missed().unwrap_or(0);
-        let order = self.source.tells_order();
-        let Desk::Verify(verifier) = &mut self.desk else {
-            return Ok(());
-        };
-        let before = self.source.processes()?;
-        let wanting = verifier.wanting(boot_ns()?, &before, missed, order);
-        if wanting.is_empty() {
-            return Ok(());
-        }
-        let snapshots = snapshots(&self.proc, &wanting)?;
-        let after = self.source.processes()?;
-        let look = Look {
-            before: &before,
-            snapshots,
-            after: &after,
-        };
-        verifier.heal(boot_ns()?, look);
-        Ok(())
-    }
-
-    /// Compares, a few times where processes are busy or seem different.
-    fn compare(&mut self, closed: bool) -> Result<()> {
-        let mut listed = self.source.processes()?;
-        let Desk::Verify(verifier) = &mut self.desk else {
-            return Ok(());
-        };
-        let mut todo = verifier.begin(&listed);
-        for _ in 0..LOOKS {
-            let snapshots = snapshots(&self.proc, &todo)?;
-            let after = self.source.processes()?;
-            self.drain()?;
-            let Desk::Verify(verifier) = &mut self.desk else {
-                return Ok(());
-            };
-            let look = Look {
-                before: &listed,
-                snapshots,
-                after: &after,
-            };
-            todo = verifier.compare(boot_ns()?, &look);
-            if todo.is_empty() {
-                break;
-            }
-            listed = self.source.processes()?;
-        }
-
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let before = self.source.sums()?;
-            self.drain()?;
-            let after = self.source.sums()?;
-            let lost = self.ledger(closed)?.lost() > 0;
-            let Desk::Verify(verifier) = &mut self.desk else {
-                return Ok(());
-            };
-            if lost || !verifier.compare_sums(&before, &after) || pause > LAST_PAUSE {
-                break;
-            }
-            self.wait(pause)?;
-            pause *= 2;
-        }
-        let sums = self.source.sums()?;
-        let listed = self.source.processes()?;
-        let ledger = self.ledger(closed)?;
-        let now = boot_ns()?;
-        let Desk::Verify(verifier) = &mut self.desk else {
-            return Ok(());
-        };
-        for key in verifier.note_sums(now, &sums, &listed) {
-            self.source.forget(key);
-        }
-        let result = self.sink.round(verifier.end(now), &ledger);
-        self.written(result)
-    }
-
     /// Ends the interval. `closed` as in [`Ledger::closed`].
     fn report(&mut self, closed: bool) -> Result<()> {
         match &self.desk {
@@ -582,23 +493,6 @@ impl<S: Source> Watch<S> {
             result => result.map_err(Error::io("writing the output")),
         }
     }
-}
-
-/// What `/proc` says of address spaces, each by a process that uses it. Who
-/// ended meanwhile is left out.
-fn snapshots(proc: &Proc, spaces: &[(SpaceId, u32)]) -> Result<Vec<(SpaceId, Snapshot)>> {
-    let mut snapshots = Vec::with_capacity(spaces.len());
-    for (id, pid) in spaces {
-        if let Some(text) = proc.maps(*pid)? {
-            let snapshot = Snapshot::parse(&text).map_err(|error| {
-                Error::Kernel(format!(
-                    "/proc/{pid}/maps is not as mmwatch knows it: {error}"
-                ))
-            })?;
-            snapshots.push((*id, snapshot));
-        }
-    }
-    Ok(snapshots)
 }
 
 /// Ticks, the first after one period.

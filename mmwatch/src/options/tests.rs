@@ -1,4 +1,8 @@
 use super::*;
+use crate::{
+    event::{Backing, Op},
+    shared::read::Subject,
+};
 
 fn task(args: &[&str]) -> Result<Task> {
     let args = ["mmwatch"].iter().chain(args).map(OsString::from);
