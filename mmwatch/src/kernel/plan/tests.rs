@@ -161,6 +161,7 @@ fn tracepoints_alone_on_5_10_settle_at_calls_and_say_so() {
             "sched_process_fork",
             "sched_process_exec",
             "sched_process_exit",
+            "cgroup_mkdir",
             "sys_exit",
             "sys_enter"
         ]
@@ -377,4 +378,19 @@ fn what_a_range_was_before_is_seen_but_by_tracepoints() {
     let plan = without(|facts| facts.offsets.retain(|name, _| name != "inode.i_nlink"));
     assert!(plan.limits.contains(&NO_UNLINKED));
     assert!(!plan.limits.contains(&NO_OLD_PROT));
+}
+
+#[test]
+fn without_the_making_of_cgroups_their_names_are_missed() {
+    let mut facts = recorded("6.18");
+    assert!(
+        !plan(&facts, Hooks::Auto)
+            .unwrap()
+            .limits
+            .contains(&NO_CGROUP)
+    );
+    facts.tracepoints.remove("cgroup_mkdir");
+    let without = plan(&facts, Hooks::Auto).unwrap();
+    assert!(without.limits.contains(&NO_CGROUP));
+    assert!(!targets(&without).contains(&"cgroup_mkdir"));
 }
