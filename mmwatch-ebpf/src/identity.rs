@@ -64,7 +64,8 @@ pub fn is_of_hierarchy(cgroup: u64) -> bool {
 /// Whether the running task is in the cgroup that was asked for, or below it.
 #[inline(always)]
 pub fn is_current_in_cgroup(task: u64) -> bool {
-    if config!(cgroup_subsystem) == 0 {
+    // Tracing programs of 5.10 lack the helper; kernels with that array have it.
+    if config!(cgroup_subsystem) == 0 && has!(cgroup_ancestors) {
         let level = config!(cgroup_level) as i32;
         // SAFETY: no preconditions; 0 where there is no such ancestor.
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };

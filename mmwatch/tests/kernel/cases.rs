@@ -77,16 +77,8 @@ pub const WATCHING: &[(&str, Case)] = &[
         suspects::a_filter_lets_suspects_through,
     ),
     (
-        "ordinary_programs_are_no_suspects",
-        suspects::ordinary_programs_are_no_suspects,
-    ),
-    (
         "a_file_is_written_through_memory",
         scenes::a_file_is_written_through_memory,
-    ),
-    (
-        "a_file_is_read_through_memory",
-        scenes::a_file_is_read_through_memory,
     ),
     (
         "a_mapping_takes_another_s_place_only_by_force",
@@ -99,14 +91,6 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "a_mapping_s_age_and_changes_are_told",
         scenes::a_mapping_s_age_and_changes_are_told,
-    ),
-    (
-        "containers_are_told_apart",
-        identity::containers_are_told_apart,
-    ),
-    (
-        "a_container_is_let_through_alone",
-        identity::a_container_is_let_through_alone,
     ),
     (
         "check_predicts_what_trace_does",
@@ -142,14 +126,6 @@ pub const AGENT: &[(&str, Case)] = &[
         agent::nobody_else_s_operations_come_with_a_user,
     ),
     (
-        "every_row_of_a_program_has_a_name",
-        scenes::every_row_of_a_program_has_a_name,
-    ),
-    (
-        "containers_have_their_sums",
-        identity::containers_have_their_sums,
-    ),
-    (
         "filters_let_through_what_they_say",
         watching::filters_let_through_what_they_say,
     ),
@@ -176,6 +152,34 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "faults_are_put_to_mappings",
         faults::faults_are_put_to_mappings,
+    ),
+];
+
+/// The same whatever the backend too; apart, so that no boot takes much longer than others.
+pub const PROCESSES: &[(&str, Case)] = &[
+    (
+        "containers_are_told_apart",
+        identity::containers_are_told_apart,
+    ),
+    (
+        "a_container_is_let_through_alone",
+        identity::a_container_is_let_through_alone,
+    ),
+    (
+        "containers_have_their_sums",
+        identity::containers_have_their_sums,
+    ),
+    (
+        "every_row_of_a_program_has_a_name",
+        scenes::every_row_of_a_program_has_a_name,
+    ),
+    (
+        "a_file_is_read_through_memory",
+        scenes::a_file_is_read_through_memory,
+    ),
+    (
+        "ordinary_programs_are_no_suspects",
+        suspects::ordinary_programs_are_no_suspects,
     ),
 ];
 

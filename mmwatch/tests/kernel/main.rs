@@ -34,8 +34,14 @@ fn main() -> ExitCode {
 
     let wanted = env::var("MMWATCH_TEST_HOOKS").ok();
     let mut trials = Vec::new();
-    // In a VM each backend has a boot of its own; the agent's cases go with one.
-    let mut agent = wanted.as_deref().is_none_or(|wanted| wanted == BACKENDS[0]);
+    // In a VM each backend has a boot of its own; what needs but one backend goes with one.
+    let of_boot = |place: usize| {
+        wanted
+            .as_deref()
+            .is_none_or(|wanted| wanted == BACKENDS[place])
+    };
+    let mut agent = of_boot(0);
+    let mut processes = of_boot(BACKENDS.len() - 1);
     for backend in BACKENDS {
         if wanted.as_deref().is_some_and(|wanted| wanted != backend) {
             continue;
@@ -44,14 +50,15 @@ fn main() -> ExitCode {
             Ok(()) => {
                 let cases = cases::WATCHING
                     .iter()
-                    .chain(if agent { cases::AGENT } else { &[] });
+                    .chain(if agent { cases::AGENT } else { &[] })
+                    .chain(if processes { cases::PROCESSES } else { &[] });
                 trials.extend(cases.map(|(name, case)| {
                     Trial::test(format!("{backend}::{name}"), move || {
                         case(backend);
                         Ok(())
                     })
                 }));
-                agent = false;
+                (agent, processes) = (false, false);
             }
             Err(reason) => {
                 println!("not available: {backend}: {reason}");

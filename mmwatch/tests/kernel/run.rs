@@ -76,6 +76,10 @@ pub fn wait_until_watching(mmwatch: &Child) {
     let status = format!("/proc/{}/status", mmwatch.id());
     let handles_interrupts = || {
         let text = fs::read_to_string(&status).expect("it runs");
+        assert!(
+            !text.contains("\nState:\tZ"),
+            "it has ended before it watched"
+        );
         let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let mask = u64::from_str_radix(mask.expect("it has not ended").trim(), 16).unwrap();
         mask & 1 << (libc::SIGINT - 1) != 0
