@@ -12,10 +12,8 @@ use crate::{
     event::{Event, Op},
     launch,
     ledger::SinkCounters,
-    maps::AddressSpace,
     sample,
     source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums},
-    verify::Round,
 };
 
 /// Records that a test wrote, instead of the kernel.
@@ -150,14 +148,6 @@ impl Sink for Memo {
         if self.reports_room.is_some_and(|room| reports.len() >= room) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Ok(())
-    }
-
-    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
         Ok(())
     }
 

@@ -15,9 +15,7 @@ use crate::{
     clock::WallClock,
     event::{Cause, Event, Op, What},
     ledger::{Ledger, SinkCounters},
-    maps::AddressSpace,
     text::{Bytes, Escaped},
-    verify::Round,
 };
 
 /// One line per event; the ledger at the end goes to another writer.
@@ -46,18 +44,6 @@ impl<W: Write, L: Write> Sink for Trace<W, L> {
             clock: self.clock,
         };
         self.output.event(|buffer| writeln!(buffer, "{line}"))
-    }
-
-    fn report(&mut self, _: &Report, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
-        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -99,14 +85,6 @@ impl<W: Write> Sink for Tables<W> {
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
         let text = (self.draw)(report, ledger, self.clock);
         self.to.write_all(text.as_bytes())
-    }
-
-    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
-        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

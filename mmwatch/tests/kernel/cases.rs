@@ -77,20 +77,12 @@ pub const WATCHING: &[(&str, Case)] = &[
         suspects::a_filter_lets_suspects_through,
     ),
     (
-        "a_file_is_written_through_memory",
-        scenes::a_file_is_written_through_memory,
-    ),
-    (
         "a_mapping_takes_another_s_place_only_by_force",
         scenes::a_mapping_takes_another_s_place_only_by_force,
     ),
     (
         "a_program_is_linked_before_it_runs",
         scenes::a_program_is_linked_before_it_runs,
-    ),
-    (
-        "a_mapping_s_age_and_changes_are_told",
-        scenes::a_mapping_s_age_and_changes_are_told,
     ),
     (
         "check_predicts_what_trace_does",
@@ -157,6 +149,14 @@ pub const AGENT: &[(&str, Case)] = &[
 
 /// The same whatever the backend too; apart, so that no boot takes much longer than others.
 pub const PROCESSES: &[(&str, Case)] = &[
+    (
+        "a_file_is_written_through_memory",
+        scenes::a_file_is_written_through_memory,
+    ),
+    (
+        "a_mapping_s_age_and_changes_are_told",
+        scenes::a_mapping_s_age_and_changes_are_told,
+    ),
     (
         "containers_are_told_apart",
         identity::containers_are_told_apart,

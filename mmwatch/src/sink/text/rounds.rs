@@ -7,11 +7,9 @@ use std::{
 
 use super::super::Sink;
 use crate::{
-    churn::Report,
     clock::WallClock,
     event::Event,
     ledger::{Ledger, SinkCounters},
-    maps::AddressSpace,
     text::Escaped,
     verify::{Checked, Round, Verdict},
 };
@@ -35,10 +33,6 @@ impl<W: Write> Sink for Rounds<W> {
         Ok(())
     }
 
-    fn report(&mut self, _: &Report, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
     fn round(&mut self, round: &Round, _: &Ledger) -> io::Result<()> {
         write!(
             self.to,
@@ -46,10 +40,6 @@ impl<W: Write> Sink for Rounds<W> {
             self.clock.at(round.boot_ns).local_time_of_day(),
             Lines(round)
         )
-    }
-
-    fn space(&mut self, _: &AddressSpace<'_>) -> io::Result<()> {
-        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

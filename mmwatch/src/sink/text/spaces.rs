@@ -4,12 +4,10 @@ use std::io::{self, Write};
 
 use super::super::Sink;
 use crate::{
-    churn::Report,
     event::Event,
     ledger::{Ledger, SinkCounters},
     maps::AddressSpace,
     ui,
-    verify::Round,
 };
 
 /// Tables one after the other, a blank line between two.
@@ -28,14 +26,6 @@ impl<W: Write> Spaces<W> {
 
 impl<W: Write> Sink for Spaces<W> {
     fn event(&mut self, _: u64, _: &Event) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn report(&mut self, _: &Report, _: &Ledger) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn round(&mut self, _: &Round, _: &Ledger) -> io::Result<()> {
         Ok(())
     }
 
