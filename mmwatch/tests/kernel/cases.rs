@@ -150,6 +150,10 @@ pub const AGENT: &[(&str, Case)] = &[
 /// The same whatever the backend too; apart, so that no boot takes much longer than others.
 pub const PROCESSES: &[(&str, Case)] = &[
     (
+        "a_full_table_of_sums_is_counted",
+        exact::a_full_table_of_sums_is_counted,
+    ),
+    (
         "a_file_is_written_through_memory",
         scenes::a_file_is_written_through_memory,
     ),

@@ -174,7 +174,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "mmwatch-ebpf/src/sums.rs",
         "row.processes_full += 1;",
         "let _ = row;",
-        Test::Kernel("ids_that_come_again_are_other_processes"),
+        Test::Kernel("a_full_table_of_sums_is_counted"),
     ),
     mutation(
         "the end of a process is not noted",
