@@ -426,8 +426,13 @@ impl<S: Source> Watch<S> {
             return Ok(());
         };
         let reading = match Reading::take(&self.proc, pid, maps::read::Source::Maps) {
-            // It ended, which its last event has said or will say.
-            Err(_) if self.proc.maps(pid)?.is_none_or(|text| text.is_empty()) => return Ok(()),
+            // It ended, which not every kernel lets be seen otherwise.
+            Err(_) if self.proc.maps(pid)?.is_none_or(|text| text.is_empty()) => {
+                if let Desk::Maps { history, .. } = &mut self.desk {
+                    history.end();
+                }
+                return Ok(());
+            }
             reading => reading?,
         };
         // After the reading, so that nothing is in it that is not told of.

@@ -89,7 +89,7 @@ impl History {
     /// had the lock, so they are applied at the next look, by section.
     pub fn note(&mut self, event: &Event) {
         if event.ends_process() {
-            self.has_ended = true;
+            self.end();
         }
         let Some(space) = event.space.id else {
             return;
@@ -107,6 +107,11 @@ impl History {
         if self.pending.len() >= MAX_PENDING {
             self.apply();
         }
+    }
+
+    /// Notes that the process has ended.
+    pub const fn end(&mut self) {
+        self.has_ended = true;
     }
 
     /// Whether the process has ended.
