@@ -133,8 +133,8 @@ pub struct System {
     pub proc: Proc,
     /// The user database.
     pub passwd: PathBuf,
-    /// The hierarchy of cgroups that tells processes apart.
-    pub hierarchy: Option<Hierarchy>,
+    /// Finds the hierarchy of cgroups that tells processes apart; called where one is named.
+    pub hierarchy: fn() -> Option<Hierarchy>,
 }
 
 impl Default for System {
@@ -142,7 +142,7 @@ impl Default for System {
         Self {
             proc: Proc::default(),
             passwd: PASSWD.into(),
-            hierarchy: Hierarchy::find(),
+            hierarchy: Hierarchy::find,
         }
     }
 }

@@ -168,8 +168,12 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         },
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
-        directory: Directory::new(job.hierarchy),
-        users: Users::new(),
+        directory: Directory::new(match job.work {
+            Work::Events | Work::Sums { .. } => job.hierarchy,
+            // They tell of no cgroups.
+            Work::Verify { .. } | Work::Maps { .. } => None,
+        }),
+        users: None,
         noted: 0,
         output_closed: false,
     };
@@ -246,7 +250,8 @@ struct Watch<S> {
     limits: RecentLimits,
     proc: Proc,
     directory: Directory,
-    users: Users,
+    /// Read once somebody asks for a name.
+    users: Option<Users>,
     /// Events that the verifier took.
     noted: u64,
     output_closed: bool,
@@ -412,7 +417,10 @@ impl<S: Source> Watch<S> {
                 process.who = Some(self.directory.of(tgid, identity, &mut self.source));
             }
             if *by != By::Process {
-                report = report.grouped(*by, *rows, |uid| self.users.name(uid));
+                let users = &mut self.users;
+                report = report.grouped(*by, *rows, |uid| {
+                    users.get_or_insert_with(Users::new).name(uid)
+                });
             }
             let result = self.sink.report(&report, &ledger);
             self.written(result)?;

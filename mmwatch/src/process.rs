@@ -249,11 +249,17 @@ pub fn user_id(user: &str, passwd: &Path) -> Result<Option<u32>> {
     }
     let text =
         fs::read_to_string(passwd).map_err(Error::io(format!("reading {}", passwd.display())))?;
-    Ok(text.lines().find_map(|line| {
+    let found = users(&text).find(|(_, name)| *name == user);
+    Ok(found.map(|(uid, _)| uid))
+}
+
+/// The ids and names of a user database.
+fn users(passwd: &str) -> impl Iterator<Item = (u32, &str)> {
+    passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let (name, _password, uid) = (fields.next()?, fields.next()?, fields.next()?);
-        (name == user).then(|| uid.parse().ok()).flatten()
-    }))
+        Some((uid.parse().ok()?, name))
+    })
 }
 
 /// Names of users, read once.
@@ -271,13 +277,8 @@ impl Users {
     /// Those of a user database; none where it cannot be read.
     pub fn read(passwd: &Path) -> Self {
         let text = fs::read(passwd).unwrap_or_default();
-        let names = String::from_utf8_lossy(&text)
-            .lines()
-            .filter_map(|line| {
-                let mut fields = line.split(':');
-                let (name, _password, uid) = (fields.next()?, fields.next()?, fields.next()?);
-                Some((uid.parse().ok()?, name.to_owned()))
-            })
+        let names = users(&String::from_utf8_lossy(&text))
+            .map(|(uid, name)| (uid, name.to_owned()))
             .collect();
         Self { names }
     }

@@ -19,8 +19,13 @@ use crate::{
 ///
 /// What `to` says.
 pub fn write_space(to: &mut impl Write, space: &AddressSpace<'_>) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(4096 + space.vmas.len() * 400);
-    write_line(&mut buffer, &SpaceLine::new(space))?;
+    write_alone(to, &SpaceLine::new(space), 4096 + space.vmas.len() * 400)
+}
+
+/// Writes one line of about `len_bytes` at once.
+fn write_alone(to: &mut impl Write, line: &impl Serialize, len_bytes: usize) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(len_bytes);
+    write_line(&mut buffer, line)?;
     to.write_all(&buffer)?;
     to.flush()
 }
@@ -44,10 +49,7 @@ pub fn write_changes(
         changes: changes.iter().map(ChangeFields::new).collect(),
         total: space.total().into(),
     };
-    let mut buffer = Vec::new();
-    write_line(&mut buffer, &line)?;
-    to.write_all(&buffer)?;
-    to.flush()
+    write_alone(to, &line, 0)
 }
 
 #[derive(Serialize)]

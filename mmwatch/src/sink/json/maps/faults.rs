@@ -4,14 +4,14 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{SumFields, VmaFields};
+use super::{SumFields, VmaFields, write_alone};
 use crate::{
     ledger::{Ledger, LedgerJson},
     maps::{
         AddressSpace,
         faults::{ByMapping, Sum},
     },
-    sink::json::{SCHEMA, lossy, write_line},
+    sink::json::{SCHEMA, lossy},
 };
 
 /// Writes an address space with the page faults of the `elapsed_ns` before it
@@ -50,10 +50,7 @@ pub fn write(
         },
         ledger: ledger.to_json(),
     };
-    let mut buffer = Vec::new();
-    write_line(&mut buffer, &line)?;
-    to.write_all(&buffer)?;
-    to.flush()
+    write_alone(to, &line, 0)
 }
 
 #[derive(Serialize)]
