@@ -226,18 +226,18 @@ impl AddAssign<&Self> for Sums {
 }
 
 /// VMAs that a section made, and that it removed or merged away, from its net
-/// change and, where the unmap core was seen, the number that it removed.
-pub const fn made_and_removed(vmas_delta: i32, vmas_removed: Option<u32>) -> (u64, u64) {
-    let removed = match vmas_removed {
-        Some(removed) => removed as u64,
-        None => 0,
-    };
-    let made = vmas_delta as i64 + removed as i64;
-    if made >= 0 {
-        (made as u64, removed)
-    } else {
-        (0, removed + made.unsigned_abs())
-    }
+/// change and the number that the unmap core was seen to remove; 0 where it was
+/// not seen.
+///
+/// Without a branch, for the verifier's sake.
+#[inline(always)]
+pub const fn made_and_removed(vmas_delta: i32, vmas_removed: u32) -> (u64, u64) {
+    let made = vmas_delta as i64 + vmas_removed as i64;
+    let merged_away = made & (made >> 63);
+    (
+        (made - merged_away) as u64,
+        (vmas_removed as i64 - merged_away) as u64,
+    )
 }
 
 const _: () = assert!(size_of::<ProcessKey>() == 16);
@@ -254,14 +254,14 @@ mod tests {
     fn gross_follows_from_net_and_removed() {
         for (delta, removed, want) in [
             // A fixed mapping over three others.
-            (-2, Some(3), (1, 3)),
+            (-2, 3, (1, 3)),
             // A hole in the middle of one.
-            (1, Some(1), (2, 1)),
+            (1, 1, (2, 1)),
             // Merged with a neighbour, and with both.
-            (0, Some(0), (0, 0)),
-            (-1, Some(0), (0, 1)),
-            (5, None, (5, 0)),
-            (-5, None, (0, 5)),
+            (0, 0, (0, 0)),
+            (-1, 0, (0, 1)),
+            (5, 0, (5, 0)),
+            (-5, 0, (0, 5)),
         ] {
             assert_eq!(made_and_removed(delta, removed), want);
         }

@@ -137,8 +137,7 @@ fn entry(row: &mut Ledger, key: &ProcessKey) -> Option<*mut Process> {
     PROCESSES.get_ptr_mut(ProcessKey::OTHER)
 }
 
-/// Adds to one number. Most of what is added is 0, and an atomic addition is
-/// dearer than a look.
+/// Adds to one number.
 ///
 /// # Safety
 ///
@@ -151,12 +150,25 @@ pub unsafe fn grow(number: *mut u64, by: u64) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "if {by} == 0 goto +1",
             "lock *(u64 *)({number} + 0) += {by}",
             number = in(reg) number,
             by = in(reg) by,
             options(nostack),
         );
+    }
+}
+
+/// Adds to one number what is mostly 0: a look is cheaper than an atomic
+/// addition, but the verifier has two ways to follow.
+///
+/// # Safety
+///
+/// As for [`grow`].
+#[inline(always)]
+unsafe fn grow_rarely(number: *mut u64, by: u64) {
+    if by != 0 {
+        // SAFETY: the caller's promise.
+        unsafe { grow(number, by) };
     }
 }
 
@@ -169,6 +181,19 @@ pub unsafe fn grow(number: *mut u64, by: u64) {
 unsafe fn shift(number: *mut i64, by: i64) {
     // SAFETY: the caller's promise; two's complement addition knows no sign.
     unsafe { grow(number.cast(), by as u64) };
+}
+
+/// 1 where a record says what `bit` stands for, else 0. What a record does not say adds
+/// nothing, without a branch: the verifier follows each way of each.
+#[inline(always)]
+fn is_known(head: &Head, bit: u16) -> u64 {
+    u64::from(head.known >> bit.trailing_zeros() & 1)
+}
+
+/// 1 where two numbers differ, else 0.
+#[inline(always)]
+fn is_other(one: u32, other: u32) -> u32 {
+    (u64::from(one ^ other).wrapping_neg() >> 63) as u32
 }
 
 /// Adds a record to its process's sums.
@@ -193,22 +218,19 @@ pub fn add(row: &mut Ledger, task: &Task, head: &Head, kind: Kind, extent: &Exte
             grow(&raw mut (*op).errors, 1);
         }
         grow(&raw mut (*op).bytes, extent.bytes);
-        if head.known & KNOWN_HELD != 0 {
-            grow(&raw mut (*op).held_count, 1);
-            grow(&raw mut (*op).held_ns, space.held_ns);
-        }
-        if head.known & KNOWN_DELTA != 0 {
-            shift(&raw mut (*op).vmas_delta, i64::from(space.vmas_delta));
-            shift(
-                &raw mut (*op).total_delta_bytes,
-                space.pages_delta << PAGE_SHIFT,
-            );
-            let removed = (space.vmas_removed != UNKNOWN_VMAS).then_some(space.vmas_removed);
-            let (_, removed) = made_and_removed(space.vmas_delta, removed);
-            grow(&raw mut (*sums).vmas_removed, removed);
-        }
-        grow(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
-        grow(&raw mut (*sums).unmapped_bytes, extent.unmapped_bytes);
+        let held = is_known(head, KNOWN_HELD);
+        grow(&raw mut (*op).held_count, held);
+        grow(&raw mut (*op).held_ns, held * space.held_ns);
+        let delta = is_known(head, KNOWN_DELTA) as i64;
+        let vmas_delta = delta * i64::from(space.vmas_delta);
+        let pages_delta = delta * space.pages_delta;
+        shift(&raw mut (*op).vmas_delta, vmas_delta);
+        shift(&raw mut (*op).total_delta_bytes, pages_delta << PAGE_SHIFT);
+        let seen = is_other(space.vmas_removed, UNKNOWN_VMAS) * delta as u32;
+        let (_, removed) = made_and_removed(vmas_delta as i32, seen * space.vmas_removed);
+        grow(&raw mut (*sums).vmas_removed, removed);
+        grow_rarely(&raw mut (*sums).mapped_bytes, extent.mapped_bytes);
+        grow_rarely(&raw mut (*sums).unmapped_bytes, extent.unmapped_bytes);
         // Mappings that were made: heaps and stacks only grow.
         if kind as u8 == Kind::Map as u8
             && head.errno == 0

@@ -34,6 +34,8 @@ pub struct Task {
     pub tgid: u32,
     /// Thread id in the root namespace.
     pub tid: u32,
+    /// Address of its process's first task, where it comes with its type; else 0.
+    leader: u64,
 }
 
 impl Task {
@@ -47,6 +49,10 @@ impl Task {
                 address,
                 tgid: load(address, offset!(task_tgid)),
                 tid: load(address, offset!(task_pid)),
+                // Here and not where it is wanted, which the verifier meets hundreds of
+                // times: from 6.2 on it searches all of the kernel's types at each
+                // step from a trusted pointer to another.
+                leader: load(address, offset!(task_group_leader)),
             };
         }
         let ids = bpf_get_current_pid_tgid();
@@ -55,6 +61,7 @@ impl Task {
             address: unsafe { bpf_get_current_task() },
             tgid: (ids >> 32) as u32,
             tid: ids as u32,
+            leader: 0,
         }
     }
 
@@ -68,8 +75,10 @@ impl Task {
     /// Start of its process, ns of the boot clock.
     #[inline(always)]
     pub fn start_boot_ns(&self) -> u64 {
-        let leader = task_member!(self.address, task_group_leader: u64);
-        task_member!(leader, task_start_boottime: u64)
+        if config!(typed_task) != 0 {
+            return load(self.leader, offset!(task_start_boottime));
+        }
+        start_boot_ns(self.address)
     }
 
     /// Whether it is on its way out.

@@ -109,7 +109,7 @@ impl Space {
     /// its net change and what it removed are known.
     pub fn vmas_made_and_merged(&self) -> Option<(u64, u64)> {
         let removed = self.vmas_removed?;
-        let (made, gone) = made_and_removed(self.vmas_delta?, Some(removed));
+        let (made, gone) = made_and_removed(self.vmas_delta?, removed);
         Some((made, gone - u64::from(removed)))
     }
 }

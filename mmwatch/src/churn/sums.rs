@@ -26,7 +26,7 @@ pub fn add_event(sums: &mut Sums, event: &Event) {
     sums.mapped_bytes = sums.mapped_bytes.wrapping_add(mapped);
     sums.unmapped_bytes = sums.unmapped_bytes.wrapping_add(unmapped);
     if let Some(delta) = space.vmas_delta {
-        let (_, removed) = made_and_removed(delta, space.vmas_removed);
+        let (_, removed) = made_and_removed(delta, space.vmas_removed.unwrap_or(0));
         sums.vmas_removed = sums.vmas_removed.wrapping_add(removed);
     }
     for suspect in event.suspects.iter() {
