@@ -139,6 +139,19 @@ enum End {
     Command(u8),
 }
 
+/// Says what became of the events where nobody may read the ledger.
+fn tell_losses(ledger: &Ledger) {
+    let (received, lost) = (ledger.received.events, ledger.lost());
+    log::info!("{received} events received, {lost} lost");
+    let ring_full = ledger.kernel_sum().ring_full;
+    if ring_full > 0 {
+        log::warn!(
+            "the ring buffer was full for {ring_full} of {} events; a larger --buffer holds more",
+            received + lost
+        );
+    }
+}
+
 /// Watches until the end and returns the exit code.
 pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
     let mut signals = Signals::new()?;
@@ -471,6 +484,7 @@ impl<S: Source> Watch<S> {
         while self.read()? {}
         self.report(true)?;
         let ledger = self.ledger(true)?;
+        tell_losses(&ledger);
         let result = self.sink.finish(&ledger);
         self.written(result)
     }

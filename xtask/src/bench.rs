@@ -183,16 +183,16 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
 
     let scratch = Scratch::new()?;
-    let (modes, notes) = modes::all(&setting, scratch.path())?;
+    let modes = modes::all(&setting, scratch.path())?;
     let mut results = Results {
-        notes,
+        notes: modes.notes.clone(),
         ..Results::default()
     };
     if wanted(Part::Loops) {
-        results.loops = Some(watched::loops(&setting, &modes)?);
+        results.loops = Some(watched::loops(&setting, &modes.rows)?);
     }
     if wanted(Part::Programs) {
-        results.programs = Some(watched::programs(&setting, &modes, scratch.path())?);
+        results.programs = Some(watched::programs(&setting, &modes.rows, scratch.path())?);
     }
     if wanted(Part::Agent) {
         results.agent = Some(agent::run(&setting, scratch.path())?);

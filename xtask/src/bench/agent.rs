@@ -1,9 +1,7 @@
 //! What the agent itself costs, and whether it loses anything.
 
 use std::{
-    fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom},
-    iter,
+    fs, iter,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -232,8 +230,8 @@ fn field_bytes(status: &str, name: &str) -> Option<f64> {
     Some(line.strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
-/// The output is a file in memory, which costs more than /dev/null and keeps the
-/// ledger.
+/// Written to `/dev/null`, so that only what the agent does counts; what became of
+/// the events it says itself.
 fn storm(
     setting: &Setting,
     scratch: &Path,
@@ -241,29 +239,23 @@ fn storm(
     buffer: Option<&'static str>,
 ) -> Result<Storm> {
     eprintln!("bench: a storm of mappings, writers: {writers}");
-    let file = scratch.join("storm.json");
-    let mut args = vec!["trace", "-o", "json"];
+    let mut args = vec!["trace", "-v", "-o", "json"];
     args.extend(buffer.iter().flat_map(|size| ["--buffer", *size]));
-    let trace = agent(setting, scratch, &args, file.clone());
+    let trace = agent(setting, scratch, &args, PathBuf::from("/dev/null"));
     let observer = Observer::start(&trace)?;
     let before = cpu_ns(observer.pid())?;
     let pairs_per_s = write(setting, writers)?;
     let cpu_ns = cpu_ns(observer.pid())?.saturating_sub(before);
     observer.stop()?;
-    let ledger = last_line(&file)?;
-    fs::remove_file(&file).context("the storm's events")?;
-    let count = |value: &Value| {
-        value
-            .as_u64()
-            .with_context(|| format!("no ledger: {ledger}"))
-    };
-    let received = count(&ledger["received"])?;
+    let said = fs::read_to_string(&trace.messages).context("what the agent said")?;
+    let (received, lost) = received_and_lost(&said)
+        .with_context(|| format!("the agent did not say what it lost: {said}"))?;
     Ok(Storm {
         writers,
         buffer,
         per_s: EVENTS_OF_A_PAIR * pairs_per_s,
         received,
-        lost: count(&ledger["lost"])?,
+        lost,
         // What is left in the ring by then is little.
         cpu_s_per_million: cpu_ns as f64 / 1e9 / (received as f64 / 1e6),
     })
@@ -296,21 +288,15 @@ fn write(setting: &Setting, writers: usize) -> Result<f64> {
     })
 }
 
-/// The last line of a file that may be large, as JSON.
-fn last_line(path: &Path) -> Result<Value> {
-    const ENOUGH: u64 = 64 << 10;
-    let mut file = File::open(path).with_context(|| path.display().to_string())?;
-    let len = file.metadata().context("the storm's events")?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(ENOUGH)))
-        .context("the storm's events")?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).context("the storm's events")?;
-    let tail = String::from_utf8_lossy(&tail);
-    let line = tail
+/// The numbers in `N events received, M lost`.
+fn received_and_lost(said: &str) -> Option<(u64, u64)> {
+    let line = said
         .lines()
-        .next_back()
-        .context("the storm left no ledger")?;
-    serde_json::from_str(line).context("the storm's ledger")
+        .find(|line| line.contains(" events received, "))?;
+    let (_, line) = line.rsplit_once("] ")?;
+    let (received, lost) = line.split_once(" events received, ")?;
+    let lost = lost.strip_suffix(" lost")?;
+    Some((received.parse().ok()?, lost.parse().ok()?))
 }
 
 /// Size of an executable, with and without symbols and the like.
@@ -338,5 +324,13 @@ mod tests {
         assert_eq!(field_bytes(status, "VmHWM:"), Some(2048.0));
         assert_eq!(field_bytes(status, "VmRSS:"), None);
         assert_eq!(field_bytes(status, "Threads:"), None);
+    }
+
+    #[test]
+    fn what_the_agent_says_is_understood() {
+        let said = "something else\n\
+                    [2026-01-01T00:00:00Z INFO  mmwatch::pipeline] 12 events received, 3 lost\n";
+        assert_eq!(received_and_lost(said), Some((12, 3)));
+        assert_eq!(received_and_lost("12 events received"), None);
     }
 }

@@ -114,6 +114,12 @@ fn of_loops(loops: &Table) -> Vec<Bar> {
             " ×",
             of("trace_other"),
         ),
+        at_most(
+            "filtered out by cgroup, pair, over unwatched",
+            1.08,
+            " ×",
+            of("trace_cgroup"),
+        ),
     ];
     for (rival, name, times) in [
         ("bpftrace_print", "bpftrace printing", 4.0),

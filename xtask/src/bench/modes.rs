@@ -26,7 +26,7 @@ const END_S: &str = "600";
 const CALLS: [&str; 4] = ["mmap", "munmap", "mprotect", "mremap"];
 
 /// The modes that are mmwatch, by their names in JSON.
-pub const OWN: [&str; 4] = ["stat", "trace", "trace_json", "trace_other"];
+pub const OWN: [&str; 5] = ["stat", "trace", "trace_json", "trace_other", "trace_cgroup"];
 
 /// A row of the tables.
 pub struct Mode {
@@ -48,14 +48,55 @@ pub enum How {
     Not(String),
 }
 
-/// All modes, and notes on how they could be had.
-pub fn all(setting: &Setting, scratch: &Path) -> Result<(Vec<Mode>, Vec<String>)> {
+/// All modes.
+pub struct Modes {
+    /// The rows of the tables.
+    pub rows: Vec<Mode>,
+    /// Notes on how they could be had.
+    pub notes: Vec<String>,
+    /// What one of them watches.
+    _cgroup: Option<EmptyCgroup>,
+}
+
+/// A cgroup without processes. It goes when this is dropped.
+struct EmptyCgroup(PathBuf);
+
+impl EmptyCgroup {
+    /// In the hierarchy by which mmwatch tells processes apart.
+    fn make(hierarchy: &Value) -> std::result::Result<Self, String> {
+        let mount = hierarchy["mount"]
+            .as_str()
+            .ok_or("no cgroups are mounted")?;
+        let path = Path::new(mount).join(format!("mmwatch-bench-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for EmptyCgroup {
+    fn drop(&mut self) {
+        // Left behind, it is empty and harms nobody.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Finds out what can watch here.
+pub fn all(setting: &Setting, scratch: &Path) -> Result<Modes> {
+    let mut check = Command::new(&setting.agent);
+    check.args(["check", "-o", "json", "--hooks", &setting.hooks]);
+    let checked: Value =
+        serde_json::from_str(&process::quiet_stdout(&mut check)?).context("mmwatch check")?;
+    let cgroup = EmptyCgroup::make(&checked["facts"]["hierarchy"]);
     let mut notes = Vec::new();
-    let mut modes = vec![empty(setting, scratch)?];
-    modes.extend(mmwatch(setting, scratch));
+    let mut rows = vec![empty(setting, scratch, &checked["plan"])];
+    rows.extend(mmwatch(setting, scratch, &cgroup));
     let prefix = tracefs_prefix(&mut notes);
-    modes.extend(rivals(scratch, &prefix));
-    Ok((modes, notes))
+    rows.extend(rivals(scratch, &prefix));
+    Ok(Modes {
+        rows,
+        notes,
+        _cgroup: cgroup.ok(),
+    })
 }
 
 fn spec(scratch: &Path, id: &str, argv: Vec<String>, attached: Attached) -> Spec {
@@ -68,12 +109,8 @@ fn spec(scratch: &Path, id: &str, argv: Vec<String>, attached: Attached) -> Spec
 }
 
 /// An empty program wherever mmwatch has one: the least that watching there costs.
-fn empty(setting: &Setting, scratch: &Path) -> Result<Mode> {
-    let mut check = Command::new(&setting.agent);
-    check.args(["check", "-o", "json", "--hooks", &setting.hooks]);
-    let checked: Value =
-        serde_json::from_str(&process::quiet_stdout(&mut check)?).context("mmwatch check")?;
-    let how = match tracepoints(&checked["plan"]) {
+fn empty(setting: &Setting, scratch: &Path, plan: &Value) -> Mode {
+    let how = match tracepoints(plan) {
         Ok(tracepoints) => {
             let id = "empty";
             let mut argv = vec![setting.workload.display().to_string(), id.into()];
@@ -85,11 +122,11 @@ fn empty(setting: &Setting, scratch: &Path) -> Result<Mode> {
         }
         Err(reason) => How::Not(reason),
     };
-    Ok(Mode {
+    Mode {
         id: "empty",
         label: "an empty program on the same hooks",
         how,
-    })
+    }
 }
 
 /// The raw tracepoints of a plan.
@@ -106,9 +143,14 @@ fn tracepoints(plan: &Value) -> std::result::Result<Vec<String>, String> {
         .collect()
 }
 
-fn mmwatch(setting: &Setting, scratch: &Path) -> Vec<Mode> {
+fn mmwatch(
+    setting: &Setting,
+    scratch: &Path,
+    cgroup: &std::result::Result<EmptyCgroup, String>,
+) -> Vec<Mode> {
     let own_pid = std::process::id().to_string();
-    let rows: [(_, _, &[&str]); 4] = [
+    let cgroup = cgroup.as_ref().map(|cgroup| cgroup.0.display().to_string());
+    let rows: [(_, _, &[&str]); 5] = [
         ("stat", "mmwatch stat: sums in the kernel", &["stat"]),
         (
             "trace",
@@ -125,6 +167,11 @@ fn mmwatch(setting: &Setting, scratch: &Path) -> Vec<Mode> {
             "mmwatch trace -p PID, of another process",
             &["trace", "-p", &own_pid],
         ),
+        (
+            "trace_cgroup",
+            "mmwatch trace --cgroup PATH, of nobody",
+            &["trace", "--cgroup", cgroup.as_deref().unwrap_or_default()],
+        ),
     ];
     rows.into_iter()
         .map(|(id, label, args)| {
@@ -135,11 +182,11 @@ fn mmwatch(setting: &Setting, scratch: &Path) -> Vec<Mode> {
             if id == "trace_json" {
                 spec.output = scratch.join("trace.json");
             }
-            Mode {
-                id,
-                label,
-                how: How::Beside(spec),
-            }
+            let how = match &cgroup {
+                Err(reason) if id == "trace_cgroup" => How::Not((*reason).clone()),
+                _ => How::Beside(spec),
+            };
+            Mode { id, label, how }
         })
         .collect()
 }
