@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     // With AYA_BUILD_SKIP there is nothing to include; an empty object lets
     // everything that needs no kernel build, and `load` says what is missing.
     // The empty one may be there from the run before.
-    for name in ["watch", "probe"] {
+    for name in ["watch", "probe", "places"] {
         let object = out.join(name);
         if fs::metadata(&object).is_ok_and(|object| object.len() > 0) {
             strip(&object).with_context(|| format!("stripping {}", object.display()))?;

@@ -139,6 +139,10 @@ offsets! {
     css_set_subsystems: "css_set.subsys",
     /// The cgroup that a subsystem's state is of.
     css_cgroup: "cgroup_subsys_state.cgroup",
+    /// The part of a cgroup by which it has a parent.
+    cgroup_state: "cgroup.self",
+    /// The parent of such a part.
+    css_parent: "cgroup_subsys_state.parent",
     /// The directory of a cgroup.
     cgroup_node: "cgroup.kn",
     /// The hierarchy of a cgroup.
@@ -151,6 +155,8 @@ offsets! {
     cgroup_ancestor_ids: "cgroup.ancestor_ids",
     /// Number of a hierarchy, as in `/proc/PID/cgroup`.
     cgroup_root_number: "cgroup_root.hierarchy_id",
+    /// Name of a directory.
+    node_name: "kernfs_node.name",
     /// Id of a directory.
     node_id: "kernfs_node.id",
     /// Ids of a process, by `enum pid_type`.
@@ -190,6 +196,8 @@ pub const FILTER_SUSPECT: u32 = 1 << 7;
 
 /// [`Config::filters`]: only processes in the cgroup [`Config::cgroup_id`], or below it.
 pub const FILTER_CGROUP: u32 = 1 << 8;
+/// [`Config::filters`]: only processes of [`Config::pid_namespace`], or below it.
+pub const FILTER_PID_NAMESPACE: u32 = 1 << 9;
 
 /// [`Config::downgrade`]: the pages of a section that is downgraded to a read lock
 /// are known then, from the unmap core (6.12 and later).
@@ -261,6 +269,10 @@ pub struct Config {
     pub suspects: u32,
     /// With [`FILTER_CGROUP`]: its id.
     pub cgroup_id: u64,
+    /// With [`FILTER_PID_NAMESPACE`]: its inode number.
+    pub pid_namespace: u32,
+    /// With [`FILTER_PID_NAMESPACE`]: how deep it is below the root namespace.
+    pub pid_level: u32,
 }
 
 /// System calls whose return the agent can hook.
@@ -284,4 +296,4 @@ pub enum Call {
 }
 
 const _: () = assert!(size_of::<Offsets>() == Offsets::PATHS.len() * 4);
-const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 3 * 8 + 18 * 4);
+const _: () = assert!(size_of::<Config>() == 4 * 4 + COMM_LEN + 3 * 8 + 20 * 4);

@@ -10,6 +10,8 @@
 //! * [`space`]: address spaces and the processes that use them;
 //! * [`sums`]: sums per process, kept in the kernel;
 //! * [`suspect`]: kinds of dangerous mappings, and the rules for them;
+//! * [`identity`]: whose a process is;
+//! * [`place`]: where a process is, seen from the agent;
 //! * [`probe`]: what the probe object answers.
 //!
 //! Everything on the wire is `repr(C)`, made of fixed-width integers, with its
@@ -22,6 +24,7 @@ pub mod event;
 pub mod fault;
 pub mod identity;
 pub mod names;
+pub mod place;
 pub mod probe;
 pub mod space;
 pub mod sums;
@@ -45,6 +48,7 @@ pod!(
     fault::Block,
     fault::BlockKey,
     identity::CgroupPath,
+    place::Place,
     probe::Answer,
     space::Listed,
     sums::Process,

@@ -3,7 +3,7 @@
 use mmwatch_common::{
     config::{
         FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW, FILTER_MIN_SIZE,
-        FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID,
+        FILTER_PID_NAMESPACE, FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID,
     },
     event::{COMM_LEN, Kind},
 };
@@ -22,7 +22,7 @@ use crate::{
 pub enum Process {
     /// Reported.
     Wanted,
-    /// Left out by `-p`, `-- CMD`, `--cgroup` or `--container`.
+    /// Left out by `-p`, `-- CMD`, `--cgroup`, `--container`, `--pidns` or `--scope`.
     Unwanted,
     /// The agent itself: not even counted.
     Agent,
@@ -39,6 +39,9 @@ pub fn process(task: &Task) -> Process {
         return Process::Unwanted;
     }
     if config!(filters) & FILTER_CGROUP != 0 && !identity::is_current_in_cgroup(task.address) {
+        return Process::Unwanted;
+    }
+    if config!(filters) & FILTER_PID_NAMESPACE != 0 && !identity::is_in_namespace(task.address) {
         return Process::Unwanted;
     }
     Process::Wanted
@@ -72,6 +75,9 @@ pub fn owner(task: u64, tgid: u32, start_boot_ns: u64) -> Process {
         return Process::Unwanted;
     }
     if config!(filters) & FILTER_CGROUP != 0 && !identity::is_in_cgroup(task) {
+        return Process::Unwanted;
+    }
+    if config!(filters) & FILTER_PID_NAMESPACE != 0 && !identity::is_in_namespace(task) {
         return Process::Unwanted;
     }
     Process::Wanted

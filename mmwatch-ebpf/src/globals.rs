@@ -36,6 +36,8 @@ pub static CONFIG: Config = Config {
     fault_pages: 0,
     suspects: 0,
     cgroup_id: 0,
+    pid_namespace: 0,
+    pid_level: 0,
 };
 
 /// A member's offset in bytes.

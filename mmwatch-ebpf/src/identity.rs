@@ -5,7 +5,7 @@ use mmwatch_common::identity::Identity;
 
 use crate::{
     globals::{config, has, offset},
-    memory::{member_or_zero, read_or_zero},
+    memory::{load, member_or_zero, read_or_zero, task_member},
 };
 
 /// Place of a process's own id among the ids of its signals (`enum pid_type`).
@@ -17,25 +17,63 @@ const MAX_LEVEL: u32 = 31;
 /// Of any task's process. What cannot be read is 0.
 #[inline(always)]
 pub fn of(task: u64) -> Identity {
-    let signal = member_or_zero!(task, task_signal: u64);
-    let pid: u64 = read_or_zero(
-        signal,
-        offset!(signal_pids) + PIDTYPE_TGID * size_of::<u64>(),
-    );
-    let level = member_or_zero!(pid, pid_level: u32) & MAX_LEVEL;
-    let number = pid + offset!(pid_numbers) as u64 + u64::from(level) * UPID_BYTES;
-    let namespace = member_or_zero!(number, upid_namespace: u64);
+    let pid = pid(task);
+    let number = number(pid, level(pid));
     Identity {
         cgroup_id: cgroup_id(cgroup(task)),
-        pid_namespace: member_or_zero!(namespace, pid_namespace_inode: u32),
-        // `upid.nr` comes first.
+        pid_namespace: namespace_inode(namespace(number)),
         namespace_tgid: read_or_zero(number, 0),
     }
 }
 
+/// Address of the `struct pid` of a task's process.
+#[inline(always)]
+pub fn pid(task: u64) -> u64 {
+    let signal = member_or_zero!(task, task_signal: u64);
+    read_or_zero(
+        signal,
+        offset!(signal_pids) + PIDTYPE_TGID * size_of::<u64>(),
+    )
+}
+
+/// How many namespaces deep an id is.
+#[inline(always)]
+pub fn level(pid: u64) -> u32 {
+    member_or_zero!(pid, pid_level: u32) & MAX_LEVEL
+}
+
+/// Address of an id's `struct upid` at a level; its number comes first.
+#[inline(always)]
+pub fn number(pid: u64, level: u32) -> u64 {
+    pid + offset!(pid_numbers) as u64 + u64::from(level) * UPID_BYTES
+}
+
+/// Address of the namespace of such a number.
+#[inline(always)]
+pub fn namespace(number: u64) -> u64 {
+    member_or_zero!(number, upid_namespace: u64)
+}
+
+/// What `/proc/PID/ns/pid` calls a namespace.
+#[inline(always)]
+pub fn namespace_inode(namespace: u64) -> u32 {
+    member_or_zero!(namespace, pid_namespace_inode: u32)
+}
+
+/// Whether any task is in the pid namespace that was asked for, or below it.
+#[inline(always)]
+pub fn is_in_namespace(task: u64) -> bool {
+    let pid = pid(task);
+    let wanted = config!(pid_level);
+    if level(pid) < wanted {
+        return false;
+    }
+    namespace_inode(namespace(number(pid, wanted))) == config!(pid_namespace)
+}
+
 /// The cgroup of a task in the hierarchy that counts.
 #[inline(always)]
-fn cgroup(task: u64) -> u64 {
+pub fn cgroup(task: u64) -> u64 {
     let set = member_or_zero!(task, task_cgroups: u64);
     match config!(cgroup_subsystem) {
         0 => member_or_zero!(set, css_set_default: u64),
@@ -71,13 +109,36 @@ pub fn is_current_in_cgroup(task: u64) -> bool {
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
         return id == config!(cgroup_id);
     }
-    is_in_cgroup(task)
+    is_below(current_cgroup(task))
+}
+
+/// As [`cgroup`], of the running task: by plain loads where it comes with its type.
+#[inline(always)]
+fn current_cgroup(task: u64) -> u64 {
+    let set = task_member!(task, task_cgroups: u64);
+    match config!(cgroup_subsystem) {
+        0 => task_member!(set, css_set_default: u64),
+        number => {
+            let place = (number as usize - 1) * size_of::<u64>();
+            let state = if config!(typed_task) != 0 {
+                load(set, offset!(css_set_subsystems) + place)
+            } else {
+                read_or_zero(set, offset!(css_set_subsystems) + place)
+            };
+            task_member!(state, css_cgroup: u64)
+        }
+    }
 }
 
 /// The same of any task.
 #[inline(always)]
 pub fn is_in_cgroup(task: u64) -> bool {
-    let cgroup = cgroup(task);
+    is_below(cgroup(task))
+}
+
+/// Whether a cgroup is the one that was asked for, or below it.
+#[inline(always)]
+fn is_below(cgroup: u64) -> bool {
     let wanted = config!(cgroup_level);
     if member_or_zero!(cgroup, cgroup_level: u32) < wanted {
         return false;

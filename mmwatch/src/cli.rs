@@ -343,6 +343,17 @@ pub struct WatchArgs {
     /// Only this process (repeatable)
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
     pub pid: Vec<u32>,
+    /// With --pid: also the children that they make from now on
+    #[arg(long, requires = "pid", help_heading = "Filters")]
+    pub follow: bool,
+    /// All of the host, or only mmwatch's own pod or container [default: self in a container's
+    /// pid namespace, else host]
+    #[arg(long, value_enum, value_name = "SCOPE", help_heading = "Filters")]
+    pub scope: Option<ScopeArg>,
+    /// Only processes of this pid namespace and of those below it: that of mmwatch itself, or of
+    /// a process
+    #[arg(long, value_name = "self|PID", help_heading = "Filters")]
+    pub pidns: Option<String>,
     /// Only processes of this cgroup and of those below it, by its path
     #[arg(
         long,
@@ -414,6 +425,16 @@ pub struct KernelArgs {
         help_heading = "Kernel"
     )]
     pub simulate_loss: Option<f64>,
+}
+
+/// Whose doings are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeArg {
+    /// Those of the pod or container that mmwatch runs in
+    #[value(name = "self")]
+    Own,
+    /// Those of all processes of the host
+    Host,
 }
 
 /// Form of the output.

@@ -4,6 +4,7 @@
 //! is made; of those that were there before, sysfs has the path.
 
 pub mod cgroup;
+pub mod here;
 mod hierarchy;
 
 use std::{path::Path, sync::Arc};
@@ -13,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 pub use self::{
     cgroup::{Container, Owner, Runtime},
+    here::{Here, PidNamespace},
     hierarchy::{CgroupRoot, Hierarchy},
 };
 use crate::{
@@ -48,11 +50,20 @@ pub struct Who {
     /// Its process id in its own pid namespace, where that is another one than
     /// in the root namespace.
     pub namespace_pid: Option<u32>,
+    /// Its process id in mmwatch's pid namespace, where that is not the root
+    /// namespace and the process's own.
+    pub here_pid: Option<u32>,
     /// Its cgroup.
     pub cgroup: Option<Arc<Cgroup>>,
 }
 
 impl Who {
+    /// The process id that people see of it, `tgid` in the root namespace: where mmwatch
+    /// runs in a container, the one that it has there.
+    pub fn shown_pid(who: Option<&Self>, tgid: u32) -> u32 {
+        who.and_then(|who| who.here_pid).unwrap_or(tgid)
+    }
+
     /// Its container.
     pub fn container(&self) -> Option<&Container> {
         self.cgroup.as_ref()?.owner.container.as_ref()
@@ -65,15 +76,23 @@ const MAX_PROCESSES: usize = 1 << 16;
 /// All processes and cgroups that were met.
 #[derive(Debug, Default)]
 pub struct Directory {
+    /// Inode number of mmwatch's own pid namespace, if that is not the root's.
+    pid_namespace: Option<u32>,
     cgroups: Cgroups,
     processes: FxHashMap<ProcessKey, Arc<Who>>,
 }
 
 impl Directory {
-    /// With the cgroups of a hierarchy.
-    pub fn new(hierarchy: Option<Hierarchy>) -> Self {
+    /// With the cgroups of a hierarchy, and what the kernel told of those that cannot be
+    /// seen from here.
+    pub fn new(hierarchy: Option<Hierarchy>, here: &Here) -> Self {
+        let mut cgroups = Cgroups::new(hierarchy);
+        for (id, path) in here.paths() {
+            cgroups.meet(*id, path.clone());
+        }
         Self {
-            cgroups: Cgroups::new(hierarchy),
+            pid_namespace: here.pid_namespace.map(|namespace| namespace.inode),
+            cgroups,
             processes: FxHashMap::default(),
         }
     }
@@ -107,7 +126,7 @@ impl Directory {
     pub fn of(&mut self, tgid: u32, identity: Identity, source: &mut impl Source) -> Arc<Who> {
         let Identity {
             cgroup_id,
-            pid_namespace: _,
+            pid_namespace,
             namespace_tgid,
         } = identity;
         let cgroup = self
@@ -116,6 +135,7 @@ impl Directory {
         Arc::new(Who {
             namespace_pid: (namespace_tgid != 0 && namespace_tgid != tgid)
                 .then_some(namespace_tgid),
+            here_pid: (self.pid_namespace == Some(pid_namespace)).then_some(namespace_tgid),
             cgroup,
         })
     }
@@ -147,10 +167,15 @@ impl Cgroups {
             return;
         };
         for (id, path) in hierarchy.walk() {
-            let known = self.met.get(&id).is_some_and(Option::is_some);
-            if !known && self.met.len() < MAX_CGROUPS {
-                self.met.insert(id, Some(Arc::new(Cgroup::new(path))));
-            }
+            self.meet(id, path);
+        }
+    }
+
+    /// Meets one. If it was met before, it keeps its path.
+    fn meet(&mut self, id: u64, path: String) {
+        let known = self.met.get(&id).is_some_and(Option::is_some);
+        if !known && self.met.len() < MAX_CGROUPS {
+            self.met.insert(id, Some(Arc::new(Cgroup::new(path))));
         }
     }
 

@@ -9,7 +9,9 @@ pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
 use self::spaces::{maps, sharing, watch_maps};
 use crate::{
     churn::By,
-    cli::{Cli, CliCommand, HooksArg, KernelArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
+    cli::{
+        Cli, CliCommand, HooksArg, KernelArgs, OutputArg, ScopeArg, TopArgs, VerifyArgs, WatchArgs,
+    },
     error::{Error, Result},
     flags::Question,
     identity::Hierarchy,
@@ -62,6 +64,12 @@ pub struct Options {
     pub form: Form,
     /// What the kernel lets through. With `command`, its process is still to be added.
     pub filter: KernelFilter,
+    /// Whose doings are seen, if that was typed.
+    pub scope: Option<Scope>,
+    /// The pid namespace to which they are to belong.
+    pub pid_namespace: Option<NamespaceOf>,
+    /// Where processes are looked up.
+    pub proc: Proc,
     /// How to hook the kernel.
     pub hooks: Hooks,
     /// What becomes of records.
@@ -115,6 +123,24 @@ impl View {
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
+}
+
+/// Whose doings are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of the pod or container that mmwatch runs in.
+    Own,
+    /// Those of all processes of the host.
+    Host,
+}
+
+/// Whose pid namespace is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamespaceOf {
+    /// mmwatch's.
+    Own,
+    /// This process's.
+    Process(u32),
 }
 
 /// Form of the output.
@@ -238,6 +264,9 @@ impl WatchArgs {
     const fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
         Self {
             pid,
+            follow: false,
+            scope: None,
+            pidns: None,
             cgroup: None,
             container: None,
             comm: None,
@@ -280,6 +309,13 @@ impl Options {
             view,
             form: args.output.into(),
             filter,
+            scope: args.scope.map(Into::into),
+            pid_namespace: args
+                .pidns
+                .as_deref()
+                .map(|pidns| filter::pid_namespace(pidns, &system.proc))
+                .transpose()?,
+            proc: system.proc.clone(),
             hooks: args.kernel.hooks.into(),
             delivery,
             duration: args.duration,
@@ -293,6 +329,15 @@ impl From<OutputArg> for Form {
         match output {
             OutputArg::Text => Self::Text,
             OutputArg::Json => Self::Json,
+        }
+    }
+}
+
+impl From<ScopeArg> for Scope {
+    fn from(scope: ScopeArg) -> Self {
+        match scope {
+            ScopeArg::Own => Self::Own,
+            ScopeArg::Host => Self::Host,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     decode::Decoder,
     error::{Error, Result},
     explain::explain,
-    identity::{Directory, Hierarchy},
+    identity::{Directory, Here, Hierarchy},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
     maps::{self, History, read::Reading},
@@ -45,6 +45,8 @@ pub struct Job {
     pub proc: Proc,
     /// The hierarchy of cgroups by which processes are told apart.
     pub hierarchy: Option<Hierarchy>,
+    /// Where mmwatch runs.
+    pub here: Here,
 }
 
 /// Time between two looks at what the kernel keeps, at most: processes that
@@ -181,11 +183,15 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         },
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
-        directory: Directory::new(match job.work {
-            Work::Events | Work::Sums { .. } => job.hierarchy,
-            // They tell of no cgroups.
-            Work::Verify { .. } | Work::Maps { .. } => None,
-        }),
+        directory: Directory::new(
+            match job.work {
+                Work::Events | Work::Sums { .. } => job.hierarchy,
+                // They tell of no cgroups.
+                Work::Verify { .. } | Work::Maps { .. } => None,
+            },
+            &job.here,
+        ),
+        pid_namespace: job.here.pid_namespace.map(|namespace| namespace.inode),
         users: None,
         noted: 0,
         output_closed: false,
@@ -263,6 +269,8 @@ struct Watch<S> {
     limits: RecentLimits,
     proc: Proc,
     directory: Directory,
+    /// Inode number of mmwatch's own pid namespace, if that is not the root's.
+    pid_namespace: Option<u32>,
     /// Read once somebody asks for a name.
     users: Option<Users>,
     /// Events that the verifier took.

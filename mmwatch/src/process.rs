@@ -19,7 +19,7 @@ use crate::{
 const DEFAULT_MAX_MAP_COUNT: u32 = 65_530;
 
 /// A procfs, `/proc` but in tests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proc {
     root: PathBuf,
 }
@@ -58,13 +58,7 @@ impl Proc {
         let path = self.root.join(pid.to_string()).join("status");
         let status = match fs::read_to_string(&path) {
             Ok(status) => status,
-            // ESRCH: it ended between open and read.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    || error.raw_os_error() == Some(libc::ESRCH) =>
-            {
-                return Ok(PidKind::Missing);
-            }
+            Err(error) if is_gone(&error) => return Ok(PidKind::Missing),
             Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
         };
         let tgid = status
@@ -77,17 +71,26 @@ impl Proc {
         })
     }
 
+    /// How many pid namespaces a process has an id in, from this procfs's on; `None` when
+    /// it is no more.
+    pub fn namespaces(&self, pid: u32) -> Result<Option<u32>> {
+        let path = self.dir(pid).join("status");
+        let status = match fs::read_to_string(&path) {
+            Ok(status) => status,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
+        };
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let count = ids.map_or(0, |ids| ids.split_whitespace().count());
+        Ok(u32::try_from(count).ok().filter(|count| *count > 0))
+    }
+
     /// The text of `/proc/PID/maps`; `None` when the process is no more.
     pub fn maps(&self, pid: u32) -> Result<Option<Vec<u8>>> {
         let path = self.root.join(pid.to_string()).join("maps");
         match fs::read(&path) {
             Ok(text) => Ok(Some(text)),
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    || error.raw_os_error() == Some(libc::ESRCH) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
         }
     }
@@ -198,6 +201,12 @@ impl Proc {
         let text = fs::read_to_string(self.root.join("sys/vm").join(name)).ok()?;
         text.trim().parse().ok()
     }
+}
+
+/// Whether a file of a process could not be read because the process is no more.
+fn is_gone(error: &io::Error) -> bool {
+    // ESRCH: it ended between open and read.
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// A line of `/proc/meminfo`.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod flags;
+mod scope;
 mod shared;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 use serde::Serialize;
 
+use self::scope::Scoped;
 use crate::{
     clock::WallClock,
     error::{Error, Result},
@@ -55,8 +57,8 @@ fn watch(options: Options) -> Result<u8> {
         .map_err(Error::io("starting the event loop"))?;
     let mut facts = Facts::gather();
     let command = options.command.as_deref().map(launch::hold).transpose()?;
-    let mut filter = options.filter.clone();
-    filter.pids.extend(command.as_ref().map(launch::Held::pid));
+    let held = command.as_ref().map(launch::Held::pid);
+    let Scoped { filter, here } = scope::resolve(&options, &mut facts, held)?;
 
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
@@ -85,8 +87,9 @@ fn watch(options: Options) -> Result<u8> {
         },
         duration: options.duration,
         command,
-        proc: Proc::default(),
+        proc: options.proc.clone(),
         hierarchy: facts.hierarchy,
+        here,
     };
     runtime.block_on(pipeline::run(source, job))
 }

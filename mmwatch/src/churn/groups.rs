@@ -146,6 +146,7 @@ mod tests {
                 _ => "/system.slice/x.service",
             };
             process.who = Some(std::sync::Arc::new(Who {
+                here_pid: None,
                 namespace_pid: None,
                 cgroup: Some(std::sync::Arc::new(Cgroup::new(path.to_owned()))),
             }));

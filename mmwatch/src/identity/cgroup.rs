@@ -97,6 +97,13 @@ impl Owner {
             unit: unit.map(|part| (*part).to_owned()),
         }
     }
+
+    /// Whether a path is that of a pod, whose containers are below it: of Kubernetes or of
+    /// Podman.
+    pub fn is_pod(path: &str) -> bool {
+        let last = path.rsplit('/').next().unwrap_or(path);
+        pod_uid(last).is_some() || last.contains("libpod_pod_")
+    }
 }
 
 /// The container that a part of a path is of, after the parts `before`.

@@ -50,7 +50,8 @@ impl CgroupRoot {
 }
 
 impl Hierarchy {
-    /// The cgroup with this path, in the hierarchy or below where it is mounted.
+    /// The cgroup with this path, in the hierarchy as seen from here or below where it is
+    /// mounted. It is as deep as is seen from here.
     pub fn cgroup(&self, path: &str) -> Option<CgroupRoot> {
         let mount = self.mount.to_string_lossy();
         let path = path.strip_prefix(&*mount).unwrap_or(path);
@@ -76,6 +77,11 @@ impl Hierarchy {
             }
         }
         found
+    }
+
+    /// How many cgroups a path is below the root.
+    pub fn depth(path: &str) -> u32 {
+        CgroupRoot::new(0, path).level
     }
 
     /// By `/proc/self/mountinfo` and `/proc/self/cgroup`.

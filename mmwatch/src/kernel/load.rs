@@ -5,6 +5,7 @@
 pub mod faults;
 mod missed;
 mod perf;
+pub mod places;
 pub mod probe;
 mod programs;
 mod ring;
@@ -18,7 +19,7 @@ use aya_log::EbpfLogger;
 use mmwatch_common::{
     config::{
         Config, FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW,
-        FILTER_MIN_SIZE, FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID, Offsets,
+        FILTER_MIN_SIZE, FILTER_PID_NAMESPACE, FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID, Offsets,
     },
     event::COMM_LEN,
     names,
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     churn::Faults,
     error::Error,
-    identity::CgroupRoot,
+    identity::{CgroupRoot, PidNamespace},
     source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
@@ -52,6 +53,10 @@ pub struct KernelFilter {
     pub pids: Vec<u32>,
     /// And the children that they make from now on.
     pub follow: bool,
+    /// The one of `pids` that is held before its exec: what it does until then is not meant.
+    pub held: Option<u32>,
+    /// Only processes of this pid namespace, and of those below it.
+    pub pid_namespace: Option<PidNamespace>,
     /// Only threads of this command name, NUL padded.
     pub comm: Option<[u8; COMM_LEN]>,
     /// Only processes in this cgroup, or below it.
@@ -70,6 +75,24 @@ pub struct KernelFilter {
     /// Bit n lets dangerous mappings of the kind [`Suspect`](mmwatch_common::suspect::Suspect) n
     /// through, and nothing else; 0 for all.
     pub suspects: u32,
+}
+
+impl KernelFilter {
+    /// Lets everything through.
+    pub const NONE: Self = Self {
+        pids: Vec::new(),
+        follow: false,
+        held: None,
+        pid_namespace: None,
+        comm: None,
+        cgroup: None,
+        uid: None,
+        ops: u32::MAX,
+        min_size_bytes: 0,
+        failed_only: false,
+        backings: 0,
+        suspects: 0,
+    };
 }
 
 /// What becomes of records.
@@ -259,6 +282,7 @@ fn config(facts: &Facts, filter: &KernelFilter) -> Config {
     set(FILTER_FAILED, filter.failed_only);
     set(FILTER_BACKING, filter.backings != 0);
     set(FILTER_CGROUP, filter.cgroup.is_some());
+    set(FILTER_PID_NAMESPACE, filter.pid_namespace.is_some());
     set(FILTER_SUSPECT, filter.suspects != 0);
     Config {
         self_tgid: facts.self_tgid.unwrap_or_else(std::process::id),
@@ -289,14 +313,13 @@ fn config(facts: &Facts, filter: &KernelFilter) -> Config {
             _ => 0,
         },
         cgroup_level: filter.cgroup.map_or(0, |cgroup| cgroup.level),
-        held_tgid: match filter.pids.as_slice() {
-            [pid] if filter.follow => *pid,
-            _ => 0,
-        },
+        held_tgid: filter.held.unwrap_or(0),
         fault_begins: 0,
         fault_pages: 0,
         suspects: filter.suspects,
         cgroup_id: filter.cgroup.map_or(0, |cgroup| cgroup.id),
+        pid_namespace: filter.pid_namespace.map_or(0, |namespace| namespace.inode),
+        pid_level: filter.pid_namespace.map_or(0, |namespace| namespace.level),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use mmwatch_common::event::COMM_LEN;
 
-use super::{System, usage};
+use super::{NamespaceOf, System, usage};
 use crate::{
     cli::WatchArgs,
     error::{Error, Result},
@@ -44,9 +44,11 @@ pub(super) fn of_kernel(args: &WatchArgs, system: &System) -> Result<KernelFilte
     }
     Ok(KernelFilter {
         pids: args.pid.clone(),
-        // Children join the command that they belong to, not a process that
-        // was picked by its id.
-        follow: !args.cmd.is_empty(),
+        // Children join the command that they belong to.
+        follow: args.follow || !args.cmd.is_empty(),
+        // Both are known only when the process runs and the kernel was asked.
+        held: None,
+        pid_namespace: None,
         cgroup: match (&args.cgroup, &args.container) {
             (Some(path), _) => Some(cgroup(path, system)?),
             (None, Some(id)) => Some(container(id, system)?),
@@ -183,6 +185,21 @@ fn names(ops: &[Op]) -> String {
 fn names_where(wanted: impl Fn(Op) -> bool) -> String {
     let ops: Vec<_> = Op::ALL.iter().copied().filter(|&op| wanted(op)).collect();
     names(&ops)
+}
+
+/// Whose pid namespace is meant by `--pidns`.
+pub(super) fn pid_namespace(of: &str, proc: &Proc) -> Result<NamespaceOf> {
+    if of == "self" {
+        return Ok(NamespaceOf::Own);
+    }
+    let pid = of.parse().map_err(|_| {
+        usage(format!(
+            "--pidns {} is neither self nor a process; give the id of a process in that namespace",
+            Escaped(of.as_bytes())
+        ))
+    })?;
+    check_pid(pid, proc)?;
+    Ok(NamespaceOf::Process(pid))
 }
 
 pub(super) fn check_pid(pid: u32, proc: &Proc) -> Result<()> {

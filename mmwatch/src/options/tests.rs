@@ -44,16 +44,8 @@ fn without_anything_it_is_top_of_everything() {
     assert_eq!(
         options.filter,
         KernelFilter {
-            pids: vec![],
-            follow: false,
-            cgroup: None,
-            comm: None,
-            uid: None,
             ops: 0x3ff,
-            min_size_bytes: 0,
-            failed_only: false,
-            backings: 0,
-            suspects: 0,
+            ..KernelFilter::NONE
         }
     );
 }
@@ -94,15 +86,13 @@ fn filters_are_put_together() {
         options.filter,
         KernelFilter {
             pids: vec![pid],
-            follow: false,
-            cgroup: None,
             comm: Some(*b"worker\0\0\0\0\0\0\0\0\0\0"),
             uid: Some(0),
             ops: 1 << Op::Map as u32 | 1 << Op::Brk as u32,
             min_size_bytes: 4096,
             failed_only: true,
             backings: 1 << Backing::SharedAnonymous as u32 | 1 << Backing::PrivateFile as u32,
-            suspects: 0,
+            ..KernelFilter::NONE
         }
     );
 }

@@ -177,6 +177,7 @@ fn job(sink: &Memo) -> Job {
         command: None,
         proc: Proc::default(),
         hierarchy: None,
+        here: Here::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     event::SpaceId,
     process::Proc,
-    source::Source,
+    source::{Listed, Source},
     space::Snapshot,
     verify::Look,
 };
@@ -36,7 +36,7 @@ impl<S: Source> Watch<S> {
         if wanting.is_empty() {
             return Ok(());
         }
-        let snapshots = snapshots(&self.proc, &wanting)?;
+        let snapshots = snapshots(&self.proc, &wanting, &before, self.pid_namespace)?;
         let after = self.source.processes()?;
         let look = Look {
             before: &before,
@@ -55,7 +55,7 @@ impl<S: Source> Watch<S> {
         };
         let mut todo = verifier.begin(&listed);
         for _ in 0..LOOKS {
-            let snapshots = snapshots(&self.proc, &todo)?;
+            let snapshots = snapshots(&self.proc, &todo, &listed, self.pid_namespace)?;
             let after = self.source.processes()?;
             self.drain()?;
             let Desk::Verify(verifier) = &mut self.desk else {
@@ -103,12 +103,29 @@ impl<S: Source> Watch<S> {
     }
 }
 
+/// The id by which `/proc` here knows a process; `None` for those of namespaces below.
+fn pid_here(tgid: u32, listed: &[Listed], pid_namespace: Option<u32>) -> Option<u32> {
+    let Some(own) = pid_namespace else {
+        return Some(tgid);
+    };
+    let identity = listed.iter().find(|row| row.tgid == tgid)?.identity;
+    (identity.pid_namespace == own).then_some(identity.namespace_tgid)
+}
+
 /// What `/proc` says of address spaces, each by a process that uses it. Who
 /// ended meanwhile is left out.
-fn snapshots(proc: &Proc, spaces: &[(SpaceId, u32)]) -> Result<Vec<(SpaceId, Snapshot)>> {
+fn snapshots(
+    proc: &Proc,
+    spaces: &[(SpaceId, u32)],
+    listed: &[Listed],
+    pid_namespace: Option<u32>,
+) -> Result<Vec<(SpaceId, Snapshot)>> {
     let mut snapshots = Vec::with_capacity(spaces.len());
-    for (id, pid) in spaces {
-        if let Some(text) = proc.maps(*pid)? {
+    for (id, tgid) in spaces {
+        let Some(pid) = pid_here(*tgid, listed, pid_namespace) else {
+            continue;
+        };
+        if let Some(text) = proc.maps(pid)? {
             let snapshot = Snapshot::parse(&text).map_err(|error| {
                 Error::Kernel(format!(
                     "/proc/{pid}/maps is not as mmwatch knows it: {error}"

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::scope;
 use crate::{
     clock::boot_ns,
     error::Result,
@@ -29,7 +30,9 @@ pub(super) struct Counted {
 
 /// Counts the page faults of a process for this time.
 pub(super) fn count(pid: u32, time: Duration) -> Result<Counted> {
-    let mut watch = FaultWatch::attach(&mut Facts::gather(), pid)?;
+    let mut facts = Facts::gather();
+    let tgid = scope::tgid(&facts, pid)?;
+    let mut watch = FaultWatch::attach(&mut facts, tgid)?;
     let begin_ns = boot_ns()?;
     thread::sleep(time);
     watch.stop();

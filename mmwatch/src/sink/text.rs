@@ -14,6 +14,7 @@ use crate::{
     churn::Report,
     clock::WallClock,
     event::{Cause, Event, Op, What},
+    identity::Who,
     ledger::{Ledger, SinkCounters},
     text::{Bytes, Escaped},
 };
@@ -117,12 +118,16 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.event;
         let actor = &event.actor;
+        let pid = Who::shown_pid(event.who.as_deref(), actor.tgid);
+        // Other threads have an id of the root namespace only.
+        let tid = match actor.tid {
+            first if first == actor.tgid => pid,
+            other => other,
+        };
         write!(
             f,
-            "{} {:>7} {:>7} {:<15} {:<7} ",
+            "{} {pid:>7} {tid:>7} {:<15} {:<7} ",
             self.clock.at(event.boot_ns).local_time_of_day(),
-            actor.tgid,
-            actor.tid,
             Escaped(actor.comm.as_bytes()),
             event.op().name(),
         )?;

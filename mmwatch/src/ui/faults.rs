@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use super::{bytes_rate, rate};
 use crate::{
     churn::{Faults, Report, Row, Sums},
+    identity::Who,
     text::{Bytes, Escaped},
 };
 
@@ -59,7 +60,8 @@ fn rows(
 ) -> fmt::Result {
     for process in &report.processes {
         let comm = Escaped(process.comm.as_bytes());
-        write!(out, "{:>7} {comm:<15} ", process.key.tgid)?;
+        let pid = Who::shown_pid(process.who.as_deref(), process.key.tgid);
+        write!(out, "{pid:>7} {comm:<15} ")?;
         counts(out, &process.row)?;
     }
     for (name, row) in [("other", &report.other), ("all", &report.all)] {

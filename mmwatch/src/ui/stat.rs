@@ -6,6 +6,7 @@ use super::{Signed, VMAS_HEADER, backings, faults, groups, is_empty, vmas};
 use crate::{
     churn::{OpSums, Report, Row, Sums},
     event::{Op, Suspect},
+    identity::Who,
     ledger::Ledger,
     text::{Bytes, Escaped, Nanos},
 };
@@ -74,7 +75,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
         write!(
             out,
             "{:>7} {:<15} ",
-            process.key.tgid,
+            Who::shown_pid(process.who.as_deref(), process.key.tgid),
             Escaped(process.comm.as_bytes())
         )?;
         vmas(out, process, report.max_map_count)?;

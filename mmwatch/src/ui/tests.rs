@@ -173,6 +173,7 @@ fn groups_have_a_row_each() {
         format!("/kubepods/{}/x.service", "very-long-".repeat(9)),
     ]) {
         process.who = Some(Arc::new(Who {
+            here_pid: None,
             namespace_pid: None,
             cgroup: Some(Arc::new(Cgroup::new(path))),
         }));

@@ -7,6 +7,7 @@ use crate::{
     churn::{Report, Row},
     clock::WallClock,
     event::Op,
+    identity::Who,
     ledger::Ledger,
     text::{Escaped, Nanos},
 };
@@ -48,7 +49,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
         write!(
             out,
             "{:>7} {:<15} ",
-            process.key.tgid,
+            Who::shown_pid(process.who.as_deref(), process.key.tgid),
             Escaped(process.comm.as_bytes())
         )?;
         vmas(out, process, report.max_map_count)?;

@@ -53,15 +53,8 @@ impl FaultWatch {
     fn try_attach(facts: &Facts, plan: FaultPlan, pid: u32) -> Result<Self, Failure> {
         let filter = KernelFilter {
             pids: vec![pid],
-            follow: false,
-            cgroup: None,
-            comm: None,
-            uid: None,
             ops: 0,
-            min_size_bytes: 0,
-            failed_only: false,
-            backings: 0,
-            suspects: 0,
+            ..KernelFilter::NONE
         };
         let mut config = config(facts, &filter);
         config.fault_begins = u32::from(plan.tells_touched);

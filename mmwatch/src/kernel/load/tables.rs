@@ -4,7 +4,7 @@
 use std::{io::Read as _, mem::size_of};
 
 use aya::{
-    Btf, Ebpf,
+    Btf, Ebpf, Pod,
     maps::{HashMap, MapData, MapError},
     programs::{Iter, ProgramError},
 };
@@ -88,26 +88,27 @@ fn list_program(ebpf: &mut Ebpf) -> Result<&mut Iter, ProgramError> {
 
 /// Runs the program that lists processes.
 pub(super) fn list(ebpf: &mut Ebpf) -> Result<Vec<Listed>, Error> {
-    let failed = |error: &dyn std::error::Error| {
-        Error::Kernel(format!("listing processes: {}", chain(error)))
-    };
-    let program = list_program(ebpf).map_err(|error| failed(&error))?;
-    let link = program.attach().map_err(|error| failed(&error))?;
-    let link = program.take_link(link).map_err(|error| failed(&error))?;
-    let mut file = link.into_file().map_err(|error| failed(&error))?;
+    let program = list_program(ebpf).map_err(|error| chain(&error));
+    let rows = program.and_then(rows);
+    rows.map_err(|reason| Error::Kernel(format!("listing processes: {reason}")))
+}
+
+/// Runs a program over all tasks, and returns the rows that it wrote, or why not.
+pub(super) fn rows<T: Pod>(program: &mut Iter) -> Result<Vec<T>, String> {
+    let link = program.attach().map_err(|error| chain(&error))?;
+    let link = program.take_link(link).map_err(|error| chain(&error))?;
+    let mut file = link.into_file().map_err(|error| chain(&error))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
-        .map_err(Error::io("listing processes"))?;
-    let (rows, rest) = bytes.as_chunks::<{ size_of::<Listed>() }>();
-    if !rest.is_empty() {
-        return Err(Error::Kernel(format!(
-            "the kernel's list of processes ends in {} bytes that are no row",
-            rest.len()
-        )));
+        .map_err(|error| error.to_string())?;
+    let rows = bytes.chunks_exact(size_of::<T>());
+    let rest = rows.remainder().len();
+    if rest != 0 {
+        return Err(format!(
+            "the kernel's list of processes ends in {rest} bytes that are no row"
+        ));
     }
-    let row = |row: &[u8; size_of::<Listed>()]| {
-        // SAFETY: the length is the type's, which is made of integers alone.
-        unsafe { row.as_ptr().cast::<Listed>().read_unaligned() }
-    };
-    Ok(rows.iter().map(row).collect())
+    // SAFETY: the length is the type's, of which any bytes are a value.
+    let row = |row: &[u8]| unsafe { row.as_ptr().cast::<T>().read_unaligned() };
+    Ok(rows.map(row).collect())
 }
