@@ -143,6 +143,10 @@ offsets! {
     cgroup_state: "cgroup.self",
     /// The parent of such a part.
     css_parent: "cgroup_subsys_state.parent",
+    /// The list of such a part's children.
+    css_children: "cgroup_subsys_state.children",
+    /// Its place in its parent's list.
+    css_sibling: "cgroup_subsys_state.sibling",
     /// The directory of a cgroup.
     cgroup_node: "cgroup.kn",
     /// The hierarchy of a cgroup.

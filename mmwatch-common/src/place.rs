@@ -10,11 +10,14 @@ pub const NAME_LEN: usize = 96;
 
 /// Name of the program that tells places.
 pub const PROGRAM: &str = "iter_places";
-/// Name of the `u64` global with the id of a cgroup whose processes are told too; 0
-/// for those of the agent's pid namespace alone.
+/// Name of the `u64` global with the id of a cgroup that the agent is in, whose children
+/// are told too; 0 for none.
 pub const WITHIN: &str = "WITHIN";
 
-/// Where one process is.
+/// Children that are told at most.
+pub const CHILDREN: usize = 64;
+
+/// Where one process is; or, without a process id, a cgroup and those above it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

@@ -24,7 +24,7 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use mmwatch_common::place::{NAME_LEN, Place};
+use mmwatch_common::place::{CHILDREN, DEPTH, NAME_LEN, Place};
 
 use crate::{
     globals::offset,
@@ -38,6 +38,9 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Not zero here, or it would lie in .bss, which is not frozen.
 #[unsafe(no_mangle)]
 static WITHIN: u64 = u64::MAX;
+
+// The list has the processes of the pid namespace of who opens it (`task_seq_get_next`), so
+// that of those beside it in its pod, at most the cgroups can be told.
 
 /// Where a row is put together.
 #[map]
@@ -69,9 +72,9 @@ fn parent(cgroup: u64) -> u64 {
     member_or_zero!(parent, css_cgroup: u64)
 }
 
-/// Fills in the row of a process, given its first thread. Returns whether it is to be told.
+/// Fills in the row of a process, given its first thread.
 #[inline(always)]
-fn fill(row: &mut Place, task: u64) -> bool {
+fn fill(row: &mut Place, task: u64) {
     // SAFETY: no arguments, no preconditions. An iterator runs for who reads it.
     let reader = unsafe { bpf_get_current_task() };
     let reader_pid = identity::pid(reader);
@@ -91,15 +94,15 @@ fn fill(row: &mut Place, task: u64) -> bool {
     } else {
         0
     };
+    climb(row, identity::cgroup(task));
+}
 
-    // SAFETY: a live static, volatile because the agent replaces the bytes after compilation.
-    let within = unsafe { core::ptr::read_volatile(&raw const WITHIN) };
-    let mut cgroup = identity::cgroup(task);
+/// Fills in a cgroup and all those above it.
+#[inline(always)]
+fn climb(row: &mut Place, mut cgroup: u64) {
     row.cgroup_level = member_or_zero!(cgroup, cgroup_level: u32);
-    let mut is_within = in_namespace;
     for (id, name) in row.cgroup_ids.iter_mut().zip(&mut row.cgroup_names) {
         *id = identity::cgroup_id(cgroup);
-        is_within |= *id != 0 && *id == within;
         let node = member_or_zero!(cgroup, cgroup_node: u64);
         let from = member_or_zero!(node, node_name: u64);
         name[0] = 0;
@@ -110,7 +113,44 @@ fn fill(row: &mut Place, task: u64) -> bool {
         }
         cgroup = parent(cgroup);
     }
-    is_within
+}
+
+/// The cgroup with this id among `cgroup` and those above it; 0 if it is none of them.
+#[inline(always)]
+fn above(mut cgroup: u64, id: u64) -> u64 {
+    for _ in 0..DEPTH {
+        if cgroup == 0 || identity::cgroup_id(cgroup) == id {
+            return cgroup;
+        }
+        cgroup = parent(cgroup);
+    }
+    0
+}
+
+/// Writes a row for each child of a cgroup.
+#[inline(always)]
+fn children(seq: *mut seq_file, row: &mut Place, cgroup: u64) {
+    row.tgid = 0;
+    row.own_tgid = 0;
+    row.is_self = 0;
+    let head = cgroup + (offset!(cgroup_state) + offset!(css_children)) as u64;
+    let mut link: u64 = read_or_zero(head, 0);
+    for _ in 0..CHILDREN {
+        if link == 0 || link == head {
+            return;
+        }
+        let state = link - offset!(css_sibling) as u64;
+        climb(row, state - offset!(cgroup_state) as u64);
+        write(seq, row);
+        link = read_or_zero(link, 0);
+    }
+}
+
+#[inline(always)]
+fn write(seq: *mut seq_file, row: &Place) {
+    // SAFETY: the row has the length given. Where the file's buffer is full, the kernel
+    // calls again for the same task.
+    unsafe { bpf_seq_write(seq, (&raw const *row).cast(), size_of::<Place>() as u32) };
 }
 
 #[unsafe(no_mangle)]
@@ -128,10 +168,16 @@ fn iter_places(context: *const Context) -> i32 {
     };
     // SAFETY: a per-CPU value; programs of iterators do not migrate, and nobody else reads
     // this object's list.
-    if fill(unsafe { &mut *row }, task) {
-        // SAFETY: the row has the length given. Where the file's buffer is full,
-        // the kernel calls again for the same task.
-        unsafe { bpf_seq_write(seq, row.cast(), size_of::<Place>() as u32) };
+    let row = unsafe { &mut *row };
+    fill(row, task);
+    write(seq, row);
+    // SAFETY: a live static, volatile because the agent replaces the bytes after compilation.
+    let within = unsafe { core::ptr::read_volatile(&raw const WITHIN) };
+    if row.is_self != 0 && within != 0 {
+        let cgroup = above(identity::cgroup(task), within);
+        if cgroup != 0 {
+            children(seq, row, cgroup);
+        }
     }
     0
 }

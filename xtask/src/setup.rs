@@ -31,6 +31,8 @@ const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
 
 const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// What tests make containers with, here and in VMs.
+const CONTAINER_PACKAGES: [&str; 1] = ["runc"];
 /// What mmwatch is compared with.
 const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
 /// A server to watch. What would start it by itself is another package.
@@ -71,6 +73,7 @@ pub fn run(options: &Options) -> Result<Workspace> {
     if has_dpkg {
         let mut wanted = vec![
             ("kernel tests in VMs", VM_PACKAGES.as_slice()),
+            ("kernel tests in containers", &CONTAINER_PACKAGES),
             (
                 "comparing flags with the kernel's headers",
                 &HEADER_PACKAGES,

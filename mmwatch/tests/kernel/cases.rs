@@ -5,6 +5,7 @@ mod exact;
 mod faults;
 mod identity;
 mod scenes;
+mod sidecar;
 mod suspects;
 mod watching;
 
@@ -132,6 +133,14 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "the_limit_is_shown_as_reached",
         exact::the_limit_is_shown_as_reached,
+    ),
+    (
+        "a_sidecar_sees_its_pod_and_nothing_else",
+        sidecar::a_sidecar_sees_its_pod_and_nothing_else,
+    ),
+    (
+        "a_sidecar_sees_the_pid_namespace_that_it_shares",
+        sidecar::a_sidecar_sees_the_pid_namespace_that_it_shares,
     ),
     (
         "faults_are_those_that_the_kernel_counts",

@@ -73,7 +73,12 @@ pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
 
 /// Waits until a trace is attached: from then on it handles SIGINT.
 pub fn wait_until_watching(mmwatch: &Child) {
-    let status = format!("/proc/{}/status", mmwatch.id());
+    wait_until_pid_watches(mmwatch.id());
+}
+
+/// The same, of any process.
+pub fn wait_until_pid_watches(pid: u32) {
+    let status = format!("/proc/{pid}/status");
     let handles_interrupts = || {
         let text = fs::read_to_string(&status).expect("it runs");
         assert!(
@@ -91,8 +96,13 @@ pub fn wait_until_watching(mmwatch: &Child) {
 
 /// Asks a trace to end.
 pub fn interrupt(mmwatch: &Child) {
-    // SAFETY: a child of our own that was not waited for.
-    assert_eq!(unsafe { libc::kill(mmwatch.id() as i32, libc::SIGINT) }, 0);
+    interrupt_pid(mmwatch.id());
+}
+
+/// The same, by its id; the caller knows that it still is its own.
+pub fn interrupt_pid(pid: u32) {
+    // SAFETY: a plain system call.
+    assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGINT) }, 0);
 }
 
 /// What a trace printed.

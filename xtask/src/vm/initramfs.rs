@@ -17,10 +17,15 @@ use crate::process;
 const BUSYBOX: &str = "/bin/busybox";
 const INIT: &str = include_str!("init.sh");
 
-/// A program that needs ld.so, to see how it is loaded, and all that it needs;
-/// the same place here and there.
-const DYNAMIC: [(&str, &str); 3] = [
+/// Programs that need ld.so, one to see how it is loaded and one that runs containers, and
+/// all that they need. Libraries have the same place here and there.
+const DYNAMIC: [(&str, &str); 5] = [
     ("bin/dynamic-cat", "/bin/cat"),
+    ("bin/runc", "/usr/sbin/runc"),
+    (
+        "lib/x86_64-linux-gnu/libseccomp.so.2",
+        "/lib/x86_64-linux-gnu/libseccomp.so.2",
+    ),
     ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2"),
     (
         "lib/x86_64-linux-gnu/libc.so.6",

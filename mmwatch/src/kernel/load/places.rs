@@ -15,8 +15,8 @@ use crate::kernel::facts::Facts;
 /// The program, as compiled by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/places"));
 
-/// The places of all processes of the agent's own pid namespace and those below it, and of
-/// those in the cgroup `within`, if that is not 0.
+/// The places of all processes of the agent's own pid namespace and those below it, and the
+/// children of the cgroup `within`, which the agent is in, if that is not 0.
 ///
 /// # Errors
 ///

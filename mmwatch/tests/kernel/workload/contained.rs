@@ -1,6 +1,11 @@
 //! A process as container runtimes make it: in a cgroup and a pid namespace of its own.
 
-use std::{env, fs, io, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    env, fs,
+    io::{self, Read as _},
+    os::unix::process::CommandExt as _,
+    process::Command,
+};
 
 use super::{ANON, RW, mmap};
 
@@ -25,4 +30,14 @@ pub fn maps(count: u64, len: u64) {
     for _ in 0..count {
         mmap(0, len, RW, ANON, -1, 0).unwrap();
     }
+}
+
+/// The same, once there is a byte to read; then it stays until there is no more.
+pub fn maps_when_told(count: u64, len: u64) {
+    println!("ready");
+    let mut input = io::stdin();
+    input.read_exact(&mut [0]).unwrap();
+    maps(count, len);
+    println!("done");
+    let _ = input.read(&mut [0]).unwrap();
 }
