@@ -101,6 +101,9 @@ pub struct Facts {
     pub lockdown: Option<String>,
     /// `vm.max_map_count`.
     pub max_map_count: Option<u32>,
+    /// `kernel.perf_event_paranoid`.
+    #[serde(default)]
+    pub perf_event_paranoid: Option<i32>,
     /// Programs that the kernel refused although the plan had them, with its
     /// reason: found while attaching, and planned around.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -188,6 +191,8 @@ impl Facts {
             lockdown: sysctl("/sys/kernel/security/lockdown").and_then(|modes| chosen(&modes)),
             max_map_count: sysctl("/proc/sys/vm/max_map_count")
                 .and_then(|count| count.trim().parse().ok()),
+            perf_event_paranoid: sysctl("/proc/sys/kernel/perf_event_paranoid")
+                .and_then(|value| value.trim().parse().ok()),
             refused: BTreeMap::new(),
         }
     }

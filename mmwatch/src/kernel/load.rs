@@ -258,12 +258,31 @@ fn load_object(
     drop(loader);
     match ebpf {
         Ok(ebpf) => Ok((ebpf, btf)),
-        Err(error) => Err(Failure::Other(Error::Kernel(format!(
-            "the kernel did not take mmwatch's maps ({}); if memory is short, {}",
-            chain(&error),
-            smaller()
-        )))),
+        Err(error) => {
+            let reason = chain(&error);
+            let advice = if reason.contains("os error 1)") && is_memlock_limited() {
+                "before Linux 5.11 maps count as locked memory, so raise RLIMIT_MEMLOCK (`ulimit \
+                 -l unlimited`, `docker run --ulimit memlock=-1`) or grant CAP_SYS_RESOURCE"
+                    .to_owned()
+            } else {
+                format!("if memory is short, {}", smaller())
+            };
+            Err(Failure::Other(Error::Kernel(format!(
+                "the kernel did not take mmwatch's maps ({reason}); {advice}"
+            ))))
+        }
     }
+}
+
+/// Whether there is a limit on the memory that the caller may lock.
+fn is_memlock_limited() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes to where the pointer, which is valid for that, points.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    result == 0 && limit.rlim_cur != libc::RLIM_INFINITY
 }
 
 /// What the programs are told whatever they are to do.

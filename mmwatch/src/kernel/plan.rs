@@ -6,6 +6,8 @@
 //! over the plan says why.
 
 mod faults;
+mod limits;
+mod obstacle;
 mod programs;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,11 @@ use mmwatch_common::{
 use serde::Serialize;
 
 pub use self::faults::{FaultPlan, faults};
+use self::limits::{
+    LOOKED_UP, NO_CGROUP, NO_COMPAT_CALLS, NO_EXIT, NO_LOCK, NO_MAP_DETAIL, NO_OLD_PROT,
+    NO_SHARED_FILE, NO_UNLINKED, NO_UNMAP_DETAIL, UNMAP_WITHOUT_BRK,
+};
+use self::obstacle::{basics, obstacle, perf_reason};
 use self::programs::{
     ALL_CALLS, CALL_ENTER, CALL_EXIT, CALLS, CGROUP, DESCRIBED_FILE, DESCRIBED_FILE_FENTRY,
     DESCRIBED_FILE_KPROBE, EXEC, EXIT, FORK, LOCK_FENTRY, LOCK_KPROBE, LOCK_TRACEPOINTS,
@@ -195,19 +202,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Members without which nothing can be counted.
-const ESSENTIAL_OFFSETS: &[&str] = &[
-    "mm_struct.map_count",
-    "mm_struct.total_vm",
-    "mm_struct.mm_users",
-    "task_struct.mm",
-    "task_struct.tgid",
-    "task_struct.pid",
-    "task_struct.group_leader",
-    "task_struct.start_boottime",
-    "task_struct.stack",
-];
-
 /// Members that tell what a VMA is before it is protected.
 const PROTECT_OFFSETS: &[&str] = &[
     "mm_struct.brk",
@@ -260,85 +254,6 @@ pub fn plan(facts: &Facts, hooks: Hooks) -> Result<Plan, Refusal> {
     )))
 }
 
-/// What every backend needs.
-fn basics(facts: &Facts) -> Result<(), Refusal> {
-    if facts.machine != "x86_64" {
-        return Err(Refusal(format!(
-            "mmwatch knows the registers of x86_64 only, and this is {}; run it on an x86_64 host",
-            facts.machine
-        )));
-    }
-    if let Some(reason) = facts.raw_tracepoint.reason() {
-        let next = if facts.euid == 0 {
-            "give the container or service CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8)"
-        } else {
-            "run mmwatch as root, or give it CAP_BPF and CAP_PERFMON"
-        };
-        return Err(Refusal(format!(
-            "the kernel refuses BPF programs ({reason}); {next}"
-        )));
-    }
-    if let Some(error) = &facts.btf_error {
-        return Err(Refusal(format!(
-            "the kernel's BTF cannot be read ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs"
-        )));
-    }
-    let missing: Vec<_> = ESSENTIAL_OFFSETS
-        .iter()
-        .copied()
-        .filter(|path| !facts.offsets.contains_key(*path))
-        .collect();
-    if !missing.is_empty() {
-        return Err(Refusal(format!(
-            "the kernel's BTF has no {}; this kernel is not supported yet, please report it with the output of `mmwatch check -o json`",
-            missing.join(", ")
-        )));
-    }
-    if !facts.functions.contains_key(LIST_FUNCTION) {
-        return Err(Refusal(
-            "this kernel cannot list processes by a BPF iterator; mmwatch needs Linux 5.8 or later \
-             with CONFIG_BPF_SYSCALL=y"
-                .to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-/// Says that the kernel has an iterator over tasks.
-const LIST_FUNCTION: &str = "bpf_iter_task";
-
-const NO_MAP_DETAIL: &str = "mappings made by the loader at exec, by drivers and by other callers than the hooked calls come with their bytes and count, without address, flags and file; models look them up in /proc";
-const NO_UNMAP_DETAIL: &str = "how many VMAs one unmap removed is not told apart from how many it split; the net change is exact";
-const NO_SHARED_FILE: &str = "the file that the kernel makes for a shared anonymous mapping is looked up in /proc afterwards";
-const NO_OLD_PROT: &str = "what a range was before it was protected is not seen: of suspects, a protect is told as write-exec only";
-const NO_UNLINKED: &str = "whether an executable file has a name is not seen: no mapping is told as memfd-exec or deleted-exec";
-const NO_LOCK: &str = "counts are read when a call returns, outside of the lock: exact while one thread at a time changes an address space, attributed to the wrong call otherwise; changes outside of the hooked calls show up with the next one; models look up in /proc whatever changed";
-const NO_EXIT: &str = "the end of an address space is not seen";
-const NO_CGROUP: &str =
-    "cgroups, and so containers, that are gone before anybody looks have no name";
-const NO_COMPAT_CALLS: &str = "32-bit calls are seen at their settle point, without their result; those that fail are not seen";
-const LOOKED_UP: &str = "which stack grew, what remap_file_pages or a call that failed half-way did, and what an address space has after fork and exec is not told by events; models look it up in /proc";
-const UNMAP_WITHOUT_BRK: &str = "bytes freed by a shrinking brk are read after the lock is gone: exact while one thread at a time changes the address space";
-
-/// Why a program cannot be attached, if so.
-fn obstacle(facts: &Facts, program: &Program) -> Option<String> {
-    if let Some(reason) = facts.refused.get(program.name) {
-        return Some(format!("the kernel refused {}: {reason}", program.name));
-    }
-    let (answer, known, what) = match program.attach {
-        Attach::Fentry(_) | Attach::Fexit(_) => (&facts.fentry, &facts.functions, "function"),
-        Attach::Kprobe(_) | Attach::Kretprobe(_) => (&facts.kprobe, &facts.functions, "function"),
-        Attach::RawTracepoint(_) => (&facts.raw_tracepoint, &facts.tracepoints, "tracepoint"),
-        // Older than anything else that is needed.
-        Attach::PerfEvent(_) => return facts.perf_event.reason().map(ToOwned::to_owned),
-    };
-    let target = program.attach.target();
-    if let Some(reason) = answer.reason() {
-        return Some(reason.to_owned());
-    }
-    (!known.contains_key(target)).then(|| format!("this kernel has no {what} {target}"))
-}
-
 /// Plans for one backend.
 struct Planner<'a> {
     facts: &'a Facts,
@@ -361,10 +276,11 @@ impl<'a> Planner<'a> {
 
     fn plan(mut self) -> Result<Plan, String> {
         match self.backend {
-            Backend::Fentry => self.works(self.facts.fentry.reason())?,
-            Backend::Kprobe => self.works(self.facts.kprobe.reason())?,
-            Backend::Tracepoint => {}
+            Backend::Fentry => self.facts.fentry.reason().map(str::to_owned),
+            Backend::Kprobe => perf_reason(self.facts, &self.facts.kprobe),
+            Backend::Tracepoint => None,
         }
+        .map_or(Ok(()), Err)?;
         // Lifecycle first: an address space seen from its birth needs no baseline.
         self.essential(FORK)?;
         self.essential(EXEC)?;
@@ -398,10 +314,6 @@ impl<'a> Planner<'a> {
             downgrade,
             counts_splits,
         })
-    }
-
-    fn works(&self, reason: Option<&str>) -> Result<(), String> {
-        reason.map_or(Ok(()), |reason| Err(reason.to_owned()))
     }
 
     /// Takes all of `programs`, or says why not.

@@ -4,6 +4,7 @@ mod agent;
 mod exact;
 mod faults;
 mod identity;
+mod privileges;
 mod scenes;
 mod sidecar;
 mod suspects;
@@ -86,6 +87,10 @@ pub const WATCHING: &[(&str, Case)] = &[
         scenes::a_program_is_linked_before_it_runs,
     ),
     (
+        "two_capabilities_are_enough_and_both_are_needed",
+        privileges::two_capabilities_are_enough_and_both_are_needed,
+    ),
+    (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
     ),
@@ -133,6 +138,14 @@ pub const AGENT: &[(&str, Case)] = &[
     (
         "the_limit_is_shown_as_reached",
         exact::the_limit_is_shown_as_reached,
+    ),
+    (
+        "locked_memory_is_asked_for_where_it_counts",
+        privileges::locked_memory_is_asked_for_where_it_counts,
+    ),
+    (
+        "the_maps_of_others_take_sys_ptrace",
+        privileges::the_maps_of_others_take_sys_ptrace,
     ),
     (
         "a_sidecar_sees_its_pod_and_nothing_else",

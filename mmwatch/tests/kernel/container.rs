@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -73,13 +73,7 @@ impl Container {
     /// The id in this test's namespace of its first process, once that runs `program`.
     pub fn pid(&mut self, program: &Path) -> u32 {
         loop {
-            if let Some(status) = self.runc.try_wait().unwrap() {
-                let mut text = String::new();
-                for line in BufReader::new(self.runc.stderr.take().unwrap()).lines() {
-                    text.push_str(&line.unwrap());
-                }
-                panic!("{} ended ({status}): {text}", self.id);
-            }
+            self.assert_runs();
             let state = runc("state").arg(&self.id).output().unwrap();
             let state: Value = serde_json::from_slice(&state.stdout).unwrap_or_default();
             let pid = state["pid"].as_u64().unwrap_or(0) as u32;
@@ -92,10 +86,19 @@ impl Container {
         }
     }
 
+    /// Fails with its last words if it has ended.
+    pub fn assert_runs(&mut self) {
+        if let Some(status) = self.runc.try_wait().unwrap() {
+            let mut text = String::new();
+            let mut stderr = self.runc.stderr.take().unwrap();
+            stderr.read_to_string(&mut text).unwrap();
+            panic!("{} ended ({status}): {text}", self.id);
+        }
+    }
+
     /// Waits for a line of its output.
     pub fn wait_for(&mut self, word: &str) {
         // Byte by byte: what comes after the line is for whoever reads next.
-        use std::io::Read as _;
         let out = self.runc.stdout.as_mut().unwrap();
         let mut line = Vec::new();
         let mut byte = [0];
@@ -191,6 +194,7 @@ fn config(spec: &Spec<'_>, cgroup: &str) -> Value {
             "cwd": "/",
             "env": ["PATH=/bin:/usr/bin"],
             "noNewPrivileges": true,
+            "rlimits": rlimits(),
             "capabilities": {
                 "bounding": capabilities,
                 "effective": capabilities,
@@ -205,4 +209,17 @@ fn config(spec: &Spec<'_>, cgroup: &str) -> Value {
             "namespaces": namespaces,
         },
     })
+}
+
+/// As with `docker run --ulimit memlock=-1`, which before 5.11 maps need: unless not even the
+/// host may lock more.
+fn rlimits() -> Value {
+    const SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.unwrap().trim(), 16).unwrap();
+    if effective & 1 << SYS_RESOURCE == 0 {
+        return json!([]);
+    }
+    json!([{"type": "RLIMIT_MEMLOCK", "soft": u64::MAX, "hard": u64::MAX}])
 }

@@ -78,20 +78,18 @@ pub fn wait_until_watching(mmwatch: &Child) {
 
 /// The same, of any process.
 pub fn wait_until_pid_watches(pid: u32) {
-    let status = format!("/proc/{pid}/status");
-    let handles_interrupts = || {
-        let text = fs::read_to_string(&status).expect("it runs");
-        assert!(
-            !text.contains("\nState:\tZ"),
-            "it has ended before it watched"
-        );
-        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let mask = u64::from_str_radix(mask.expect("it has not ended").trim(), 16).unwrap();
-        mask & 1 << (libc::SIGINT - 1) != 0
-    };
-    while !handles_interrupts() {
+    while !watches(pid).expect("it has not ended before it watched") {
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whether a mmwatch is attached; `None` when it has ended.
+pub fn watches(pid: u32) -> Option<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    let is_zombie = text.contains("\nState:\tZ");
+    (!is_zombie).then_some(mask & 1 << (libc::SIGINT - 1) != 0)
 }
 
 /// Asks a trace to end.

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Program, Refusal, Skipped, basics, obstacle,
+    Program, Refusal, Skipped,
+    obstacle::{basics, obstacle},
     programs::{FAULT_BEGINS, FAULTS},
 };
 use crate::kernel::facts::Facts;

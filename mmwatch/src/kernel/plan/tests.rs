@@ -3,7 +3,7 @@
 
 use mmwatch_common::config::{Call, DOWNGRADE_KNOWN};
 
-use super::*;
+use super::{obstacle::LIST_FUNCTION, *};
 use crate::kernel::facts::Answer;
 
 fn recorded(kernel: &str) -> Facts {

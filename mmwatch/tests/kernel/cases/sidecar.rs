@@ -3,11 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use crate::{
     container::{Container, Spec},
-    run::{Trace, interrupt_pid, mmwatch, take_apart, wait_until_pid_watches, workload},
+    run::{Trace, interrupt_pid, mmwatch, take_apart, watches, workload},
 };
 
 const POD: &str = "11111111-2222-3333-4444-555555555555";
@@ -48,7 +50,10 @@ impl Sidecar {
             joins,
         });
         let pid = container.pid(&program);
-        wait_until_pid_watches(pid);
+        while watches(pid) != Some(true) {
+            container.assert_runs();
+            thread::sleep(Duration::from_millis(10));
+        }
         Self { container, pid }
     }
 

@@ -368,8 +368,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "VMAs that were merged away are not counted",
         "mmwatch-common/src/sums.rs",
-        "(0, removed + made.unsigned_abs())",
-        "(0, removed)",
+        "(vmas_removed as i64 - merged_away) as u64",
+        "vmas_removed as u64",
         Test::Common("gross_follows_from_net_and_removed"),
     ),
     mutation(
