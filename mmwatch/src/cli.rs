@@ -1,7 +1,7 @@
 //! The command line as typed. [`options`](crate::options) makes it into what
 //! the agent does.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -26,6 +26,24 @@ pub struct Cli {
     /// Say on stderr what mmwatch itself does (-vv: in detail)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
+    /// Where procfs is mounted
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/proc",
+        global = true,
+        hide_short_help = true
+    )]
+    pub procfs: PathBuf,
+    /// Where sysfs is mounted, with the tree of cgroups in fs/cgroup
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/sys",
+        global = true,
+        hide_short_help = true
+    )]
+    pub sysfs: PathBuf,
 }
 
 impl Cli {
@@ -587,6 +605,7 @@ mod tests {
         let Ok(Cli {
             command: CliCommand::Trace(trace),
             verbose,
+            ..
         }) = cli
         else {
             panic!("not trace");

@@ -208,10 +208,11 @@ pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub const OWN_CGROUPS: &str = "/proc/self/cgroup";
 
 impl Hierarchy {
-    /// The hierarchy whose cgroups tell processes apart on this machine.
-    pub fn find() -> Option<Self> {
+    /// The hierarchy whose cgroups tell processes apart on this machine; where it is
+    /// mounted several times, that below `sysfs`.
+    pub fn find(sysfs: &Path) -> Option<Self> {
         let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
-        Self::of(&read(MOUNTINFO)?, &read(OWN_CGROUPS)?)
+        Self::of(&read(MOUNTINFO)?, &read(OWN_CGROUPS)?, sysfs)
     }
 }
 

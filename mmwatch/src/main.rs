@@ -21,7 +21,8 @@ fn main() -> ExitCode {
         _ => LevelFilter::Debug,
     };
     env_logger::builder().filter_level(level).init();
-    let code = Task::new(cli, &System::default()).and_then(run::run);
+    let system = System::new(cli.procfs.clone(), cli.sysfs.clone());
+    let code = Task::new(cli, &system).and_then(|task| run::run(task, &system));
     ExitCode::from(code.unwrap_or_else(|error| {
         // Nobody may be left to read it; the exit code says enough.
         let _ = writeln!(io::stderr(), "mmwatch: {error}");

@@ -3,7 +3,11 @@
 mod filter;
 mod spaces;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
 use self::spaces::{maps, sharing, watch_maps};
@@ -20,7 +24,7 @@ use crate::{
         plan::{Backend, Hooks},
     },
     launch,
-    process::{PASSWD, Proc, page_bytes},
+    process::{PASSWD, PROCFS, Proc, SYSFS, page_bytes},
     text::Bytes,
 };
 
@@ -68,8 +72,6 @@ pub struct Options {
     pub scope: Option<Scope>,
     /// The pid namespace to which they are to belong.
     pub pid_namespace: Option<NamespaceOf>,
-    /// Where processes are looked up.
-    pub proc: Proc,
     /// How to hook the kernel.
     pub hooks: Hooks,
     /// What becomes of records.
@@ -155,21 +157,28 @@ pub enum Form {
 /// Where the system keeps what options refer to; elsewhere in tests only.
 #[derive(Clone, Debug)]
 pub struct System {
-    /// procfs.
+    /// procfs and sysfs.
     pub proc: Proc,
     /// The user database.
     pub passwd: PathBuf,
     /// Finds the hierarchy of cgroups that tells processes apart; called where one is named.
-    pub hierarchy: fn() -> Option<Hierarchy>,
+    pub hierarchy: fn(&Path) -> Option<Hierarchy>,
+}
+
+impl System {
+    /// With procfs and sysfs at these places.
+    pub fn new(procfs: PathBuf, sysfs: PathBuf) -> Self {
+        Self {
+            proc: Proc::at(procfs).with_sysfs(sysfs),
+            passwd: PASSWD.into(),
+            hierarchy: Hierarchy::find,
+        }
+    }
 }
 
 impl Default for System {
     fn default() -> Self {
-        Self {
-            proc: Proc::default(),
-            passwd: PASSWD.into(),
-            hierarchy: Hierarchy::find,
-        }
+        Self::new(PROCFS.into(), SYSFS.into())
     }
 }
 
@@ -315,7 +324,6 @@ impl Options {
                 .as_deref()
                 .map(|pidns| filter::pid_namespace(pidns, &system.proc))
                 .transpose()?,
-            proc: system.proc.clone(),
             hooks: args.kernel.hooks.into(),
             delivery,
             duration: args.duration,

@@ -18,15 +18,21 @@ use crate::{
 /// `vm.max_map_count` where it cannot be read: the kernel's own default.
 const DEFAULT_MAX_MAP_COUNT: u32 = 65_530;
 
-/// A procfs, `/proc` but in tests.
+/// A procfs, and the sysfs beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proc {
     root: PathBuf,
+    sysfs: PathBuf,
 }
+
+/// Where procfs is, mostly.
+pub const PROCFS: &str = "/proc";
+/// Where sysfs is, mostly.
+pub const SYSFS: &str = "/sys";
 
 impl Default for Proc {
     fn default() -> Self {
-        Self::at("/proc")
+        Self::at(PROCFS)
     }
 }
 
@@ -44,7 +50,24 @@ pub enum PidKind {
 impl Proc {
     /// The procfs mounted at `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            sysfs: SYSFS.into(),
+        }
+    }
+
+    /// With sysfs mounted elsewhere than is usual.
+    #[must_use]
+    pub fn with_sysfs(self, sysfs: impl Into<PathBuf>) -> Self {
+        Self {
+            sysfs: sysfs.into(),
+            ..self
+        }
+    }
+
+    /// Where sysfs is mounted.
+    pub fn sysfs(&self) -> &Path {
+        &self.sysfs
     }
 
     /// The directory of a process or thread.

@@ -27,9 +27,8 @@ use crate::{
         diff,
         read::{Reading, Source},
     },
-    options::{Form, Maps, Options, Shown, Task, View},
+    options::{Form, Maps, Options, Shown, System, Task, View},
     pipeline::{self, Job, Work},
-    process::Proc,
     sink::{
         Sink,
         json::{self, Json, SCHEMA},
@@ -40,25 +39,25 @@ use crate::{
 };
 
 /// Does what was asked and returns the exit code.
-pub fn run(task: Task) -> Result<u8> {
+pub fn run(task: Task, system: &System) -> Result<u8> {
     match task {
-        Task::Watch(options) => watch(options),
-        Task::Maps(maps) => explain(&maps),
-        Task::Shared(sharing) => shared::show(&sharing),
-        Task::Check { form, hooks } => check(form, hooks),
+        Task::Watch(options) => watch(options, system),
+        Task::Maps(maps) => explain(&maps, system),
+        Task::Shared(sharing) => shared::show(&sharing, &system.proc),
+        Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
     }
 }
 
-fn watch(options: Options) -> Result<u8> {
+fn watch(options: Options, system: &System) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("starting the event loop"))?;
-    let mut facts = Facts::gather();
+    let mut facts = Facts::gather(system.proc.sysfs());
     let command = options.command.as_deref().map(launch::hold).transpose()?;
     let held = command.as_ref().map(launch::Held::pid);
-    let Scoped { filter, here } = scope::resolve(&options, &mut facts, held)?;
+    let Scoped { filter, here } = scope::resolve(&options, &mut facts, &system.proc, held)?;
 
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
@@ -87,7 +86,7 @@ fn watch(options: Options) -> Result<u8> {
         },
         duration: options.duration,
         command,
-        proc: options.proc.clone(),
+        proc: system.proc.clone(),
         hierarchy: facts.hierarchy,
         here,
     };
@@ -182,8 +181,8 @@ fn written(result: io::Result<()>) -> Result<bool> {
     }
 }
 
-fn explain(maps: &Maps) -> Result<u8> {
-    let proc = Proc::default();
+fn explain(maps: &Maps, system: &System) -> Result<u8> {
+    let proc = &system.proc;
     if maps.source == Source::Smaps {
         // Nobody is left to read it, if this fails.
         let _ = writeln!(
@@ -197,10 +196,10 @@ fn explain(maps: &Maps) -> Result<u8> {
         let mut out = io::stdout();
         let result = match (maps.shown, maps.form) {
             (Shown::Changes(time), form) => {
-                let before = Reading::take(&proc, pid, maps.source)?;
+                let before = Reading::take(proc, pid, maps.source)?;
                 let before = before.space()?;
                 thread::sleep(time);
-                let after = Reading::take(&proc, pid, maps.source)?;
+                let after = Reading::take(proc, pid, maps.source)?;
                 let after = after.space()?;
                 let changes = diff::compare(&before.vmas, &after.vmas);
                 match form {
@@ -209,17 +208,17 @@ fn explain(maps: &Maps) -> Result<u8> {
                 }
             }
             (Shown::Faults(time), form) => {
-                let counted = faults::count(pid, time)?;
-                let after = Reading::take(&proc, pid, maps.source)?;
+                let counted = faults::count(pid, time, system)?;
+                let after = Reading::take(proc, pid, maps.source)?;
                 faults::write(&mut out, form, &after.space()?, &counted)
             }
             (Shown::Picture, _) => {
-                let reading = Reading::take(&proc, pid, maps.source)?;
+                let reading = Reading::take(proc, pid, maps.source)?;
                 let (rows, columns) = screen();
                 out.write_all(ui::picture::draw(&reading.space()?, rows, columns).as_bytes())
             }
             (Shown::Vmas, form) => {
-                let reading = Reading::take(&proc, pid, maps.source)?;
+                let reading = Reading::take(proc, pid, maps.source)?;
                 let space = reading.space()?;
                 match form {
                     Form::Json => json::maps::write_space(&mut out, &space),
@@ -252,8 +251,8 @@ fn screen() -> (usize, usize) {
     (usize::from(size.ws_row) - 1, usize::from(size.ws_col))
 }
 
-fn check(form: Form, hooks: Hooks) -> Result<u8> {
-    let facts = Facts::gather();
+fn check(form: Form, hooks: Hooks, system: &System) -> Result<u8> {
+    let facts = Facts::gather(system.proc.sysfs());
     let plan = plan::plan(&facts, hooks);
     let faults = plan::faults(&facts);
     let text = match form {

@@ -85,8 +85,10 @@ impl Hierarchy {
     }
 
     /// By `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    pub fn of(mountinfo: &str, own: &str) -> Option<Self> {
-        let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+    /// Mounts below `sysfs` go before others.
+    pub fn of(mountinfo: &str, own: &str, sysfs: &Path) -> Option<Self> {
+        let mut mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+        mounts.sort_by_key(|mount| !Path::new(mount.point).starts_with(sysfs));
         let v1 = CONTROLLERS.iter().find_map(|controller| {
             let mount = mounts
                 .iter()
@@ -184,6 +186,8 @@ impl<'a> Mount<'a> {
 mod tests {
     use super::*;
 
+    const SYSFS: &str = "/sys";
+
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
@@ -195,12 +199,12 @@ mod tests {
     #[test]
     fn the_memory_controller_goes_first_where_it_is_v1() {
         let own = "7:pids:/\n4:memory:/a\n0::/\n";
-        let found = Hierarchy::of(HYBRID, own).unwrap();
+        let found = Hierarchy::of(HYBRID, own, SYSFS.as_ref()).unwrap();
         assert_eq!(found.controller.as_deref(), Some("memory"));
         assert_eq!((found.number, found.root.as_str()), (4, "/"));
         assert_eq!(found.mount, Path::new("/sys/fs/cgroup/memory"));
         // Mounted, and of no number: as if it were not there.
-        let found = Hierarchy::of(HYBRID, "7:pids:/\n0::/\n").unwrap();
+        let found = Hierarchy::of(HYBRID, "7:pids:/\n0::/\n", SYSFS.as_ref()).unwrap();
         assert_eq!(found.controller.as_deref(), Some("pids"));
         assert_eq!(found.number, 7);
     }
@@ -208,10 +212,22 @@ mod tests {
     #[test]
     fn v2_is_what_is_left() {
         let mounts = "24 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw,nsdelegate\n";
-        let found = Hierarchy::of(mounts, "0::/\n").unwrap();
+        let found = Hierarchy::of(mounts, "0::/\n", SYSFS.as_ref()).unwrap();
         assert_eq!((found.controller, found.number), (None, 0));
         assert_eq!(found.root, "/docker/1");
-        assert_eq!(Hierarchy::of("", "0::/\n"), None);
+        assert_eq!(Hierarchy::of("", "0::/\n", SYSFS.as_ref()), None);
+    }
+
+    #[test]
+    fn the_mount_below_sysfs_goes_first() {
+        let mounts = "24 20 0:21 /pod /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      25 20 0:21 / /host/sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        let root = |sysfs: &str| {
+            let found = Hierarchy::of(mounts, "0::/\n", sysfs.as_ref());
+            found.unwrap().root
+        };
+        assert_eq!(root("/host/sys"), "/");
+        assert_eq!(root("/sys"), "/pod");
     }
 
     #[test]

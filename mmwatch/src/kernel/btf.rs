@@ -7,8 +7,8 @@ use std::{fs, io, path::Path};
 
 use rustc_hash::FxHashMap;
 
-/// Where the running kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// Where in sysfs the running kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
+pub const VMLINUX: &str = "kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 /// A chain of modifiers or anonymous members longer than this is no kernel's.

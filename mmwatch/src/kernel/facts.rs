@@ -1,6 +1,10 @@
 //! What this kernel and these privileges offer. Nothing is decided here.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use mmwatch_common::config::Offsets;
 use serde::{Deserialize, Serialize};
@@ -9,7 +13,7 @@ use super::{
     btf::{self, Btf},
     load::probe,
 };
-use crate::identity::Hierarchy;
+use crate::{identity::Hierarchy, process::SYSFS};
 
 /// Kernel functions that a plan may hook, on one kernel or another.
 pub const FUNCTIONS: &[&str] = &[
@@ -58,6 +62,9 @@ pub const TRACEPOINTS: &[&str] = &[
 /// are the tests' kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
+    /// Where sysfs is mounted.
+    #[serde(default = "sysfs")]
+    pub sysfs: PathBuf,
     /// `uname -r`, for people; no decision looks at it.
     pub kernel_release: String,
     /// `uname -m`.
@@ -110,6 +117,10 @@ pub struct Facts {
     pub refused: BTreeMap<String, String>,
 }
 
+fn sysfs() -> PathBuf {
+    SYSFS.into()
+}
+
 /// Whether something works, asked by doing it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -147,10 +158,11 @@ impl fmt::Display for Answer {
 impl Facts {
     /// Looks at the running kernel. What cannot be had is a fact as well, so
     /// this does not fail.
-    pub fn gather() -> Self {
-        let (btf, btf_error) = match Btf::read(Path::new(btf::VMLINUX)) {
+    pub fn gather(sysfs: &Path) -> Self {
+        let vmlinux = sysfs.join(btf::VMLINUX);
+        let (btf, btf_error) = match Btf::read(&vmlinux) {
             Ok(btf) => (Some(btf), None),
-            Err(error) => (None, Some(format!("{}: {error}", btf::VMLINUX))),
+            Err(error) => (None, Some(format!("{}: {error}", vmlinux.display()))),
         };
         let named = |names: &[&str], find: fn(&Btf, &str) -> Option<u32>| {
             let found = names
@@ -159,15 +171,16 @@ impl Facts {
             found.collect::<BTreeMap<_, _>>()
         };
         let offsets = named(Offsets::PATHS, Btf::offset);
-        let hierarchy = Hierarchy::find();
+        let hierarchy = Hierarchy::find(sysfs);
         let subsystem = hierarchy.as_ref().and_then(|hierarchy| {
             let controller = hierarchy.controller.as_ref()?;
             btf.as_ref()?
                 .enumerator(&format!("cgroup_subsys_id.{controller}_cgrp_id"))
         });
-        let asked = probe::ask(offsets.get("task_struct.stack").copied());
+        let asked = probe::ask(&vmlinux, offsets.get("task_struct.stack").copied());
         let sysctl = |path| fs::read_to_string(path).ok();
         Self {
+            sysfs: sysfs.to_owned(),
             kernel_release: sysctl("/proc/sys/kernel/osrelease")
                 .map_or_else(String::new, |release| release.trim().to_owned()),
             machine: std::env::consts::ARCH.to_owned(),
@@ -188,13 +201,20 @@ impl Facts {
             hierarchy,
             subsystem,
             tracefs: tracefs(),
-            lockdown: sysctl("/sys/kernel/security/lockdown").and_then(|modes| chosen(&modes)),
+            lockdown: fs::read_to_string(sysfs.join("kernel/security/lockdown"))
+                .ok()
+                .and_then(|modes| chosen(&modes)),
             max_map_count: sysctl("/proc/sys/vm/max_map_count")
                 .and_then(|count| count.trim().parse().ok()),
             perf_event_paranoid: sysctl("/proc/sys/kernel/perf_event_paranoid")
                 .and_then(|value| value.trim().parse().ok()),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// Where the kernel's types are.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.sysfs.join(btf::VMLINUX)
     }
 
     /// The offsets, as the kernel programs take them.
@@ -237,7 +257,7 @@ impl fmt::Display for Facts {
         )?;
         writeln!(f, "effective user       {}", self.euid)?;
         match &self.btf_error {
-            None => writeln!(f, "BTF                  {}", btf::VMLINUX)?,
+            None => writeln!(f, "BTF                  {}", self.vmlinux().display())?,
             Some(error) => writeln!(f, "BTF                  {error}")?,
         }
         writeln!(f, "raw tracepoints      {}", self.raw_tracepoint)?;

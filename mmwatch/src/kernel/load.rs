@@ -12,7 +12,7 @@ mod ring;
 mod tables;
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, Endianness,
     maps::{HashMap, MapError, RingBuf},
 };
 use aya_log::EbpfLogger;
@@ -237,7 +237,8 @@ fn load_object(
                 .to_owned(),
         )));
     }
-    let btf = Btf::from_sys_fs().map_err(|error| other("reading the kernel's BTF", &error))?;
+    let btf = Btf::parse_file(facts.vmlinux(), Endianness::default())
+        .map_err(|error| other("reading the kernel's BTF", &error))?;
     let offsets: Offsets = facts.offsets();
     let log_level = if is_verbose() {
         log::Level::Debug as u8

@@ -87,7 +87,7 @@ impl Reading {
             pid,
             comm: proc.comm(pid).unwrap_or_default(),
             lock: match source {
-                Source::Maps => lock_of_maps(),
+                Source::Maps => lock_of_maps(proc),
                 Source::Smaps => Lock::MmapAndPageTables,
             },
             source,
@@ -273,12 +273,12 @@ fn open_regular(path: &Path, inode: u64) -> Option<File> {
 
 /// Whether this kernel reads `maps` VMA by VMA: then what it keeps of a reader
 /// has a member for the VMA that is locked (6.17, and by another name since).
-pub(crate) fn lock_of_maps() -> Lock {
+pub(crate) fn lock_of_maps(proc: &Proc) -> Lock {
     const LOCKED_VMA: [&str; 2] = [
         "proc_maps_locking_ctx.locked_vma",
         "proc_maps_private.locked_vma",
     ];
-    match Btf::read(Path::new(btf::VMLINUX)) {
+    match Btf::read(&proc.sysfs().join(btf::VMLINUX)) {
         Ok(btf) if LOCKED_VMA.iter().any(|path| btf.offset(path).is_some()) => Lock::PerVma,
         Ok(_) => Lock::Mmap,
         Err(error) => {

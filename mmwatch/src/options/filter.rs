@@ -237,7 +237,7 @@ fn comm(name: &OsStr) -> Result<[u8; COMM_LEN]> {
 
 /// The hierarchy in which cgroups are named.
 fn hierarchy(system: &System) -> Result<Hierarchy> {
-    (system.hierarchy)().ok_or_else(|| {
+    (system.hierarchy)(system.proc.sysfs()).ok_or_else(|| {
         Error::Kernel(
             "no hierarchy of cgroups is mounted here; mount one, such as with `mount -t cgroup2 \
              cgroup2 /sys/fs/cgroup`, or leave --cgroup and --container out"

@@ -16,7 +16,7 @@ use crate::{
         AddressSpace,
         faults::{PageFaults, by_mapping},
     },
-    options::Form,
+    options::{Form, System},
     sink::json,
     ui,
 };
@@ -29,8 +29,8 @@ pub(super) struct Counted {
 }
 
 /// Counts the page faults of a process for this time.
-pub(super) fn count(pid: u32, time: Duration) -> Result<Counted> {
-    let mut facts = Facts::gather();
+pub(super) fn count(pid: u32, time: Duration, system: &System) -> Result<Counted> {
+    let mut facts = Facts::gather(system.proc.sysfs());
     let tgid = scope::tgid(&facts, pid)?;
     let mut watch = FaultWatch::attach(&mut facts, tgid)?;
     let begin_ns = boot_ns()?;

@@ -23,7 +23,12 @@ pub struct Scoped {
 }
 
 /// Completes the filter. `held` is the command that waits to be started.
-pub fn resolve(options: &Options, facts: &mut Facts, held: Option<u32>) -> Result<Scoped> {
+pub fn resolve(
+    options: &Options,
+    facts: &mut Facts,
+    proc: &Proc,
+    held: Option<u32>,
+) -> Result<Scoped> {
     let mut filter = options.filter.clone();
     filter.pids.extend(held);
     filter.held = held;
@@ -51,7 +56,7 @@ pub fn resolve(options: &Options, facts: &mut Facts, held: Option<u32>) -> Resul
     match options.pid_namespace {
         Some(NamespaceOf::Own) => filter.pid_namespace = here.pid_namespace,
         Some(NamespaceOf::Process(pid)) => {
-            filter.pid_namespace = Some(namespace(pid, &here, &options.proc)?);
+            filter.pid_namespace = Some(namespace(pid, &here, proc)?);
         }
         None => {}
     }

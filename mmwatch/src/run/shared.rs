@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Prints what was asked for and returns the exit code.
-pub(super) fn show(sharing: &Sharing) -> Result<u8> {
-    let shared = look(&Proc::default(), &sharing.subject)?;
+pub(super) fn show(sharing: &Sharing, proc: &Proc) -> Result<u8> {
+    let shared = look(proc, &sharing.subject)?;
     if shared.unread_processes > 0 {
         // Nobody is left to read it, if this fails.
         let _ = writeln!(

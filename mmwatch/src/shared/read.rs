@@ -73,7 +73,7 @@ pub fn look(proc: &Proc, subject: &Subject) -> Result<Shared> {
         }
     }
     Ok(Shared {
-        lock: lock_of_maps(),
+        lock: lock_of_maps(proc),
         unread_processes,
         objects: objects.wanted(&wanted),
     })

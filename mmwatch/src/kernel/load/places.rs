@@ -1,7 +1,7 @@
 //! Asks the kernel where processes are, seen from here.
 
 use aya::{
-    Btf, EbpfLoader,
+    Btf, EbpfLoader, Endianness,
     programs::{Iter, ProgramError},
 };
 use mmwatch_common::{
@@ -25,7 +25,8 @@ pub fn ask(facts: &Facts, within: u64) -> Result<Vec<Place>, String> {
     if OBJECT.is_empty() {
         return Err("mmwatch was built without its kernel programs".to_owned());
     }
-    let btf = Btf::from_sys_fs().map_err(|error| chain(&error))?;
+    let btf =
+        Btf::parse_file(facts.vmlinux(), Endianness::default()).map_err(|error| chain(&error))?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global(names::OFFSETS, &facts.offsets(), true)

@@ -1,9 +1,9 @@
 //! Asks the kernel what it allows, by doing it with programs that do nothing.
 
-use std::{fs::File, io::Read as _};
+use std::{fs::File, io::Read as _, path::Path};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, Endianness,
     maps::Array,
     programs::{FEntry, KProbe, PerfEvent, ProgramError, RawTracePoint},
 };
@@ -38,10 +38,10 @@ pub struct Asked {
     pub typed_regs: bool,
 }
 
-/// Asks. `task_stack` is the offset of `task_struct.stack`, where known.
-pub fn ask(task_stack: Option<u32>) -> Asked {
+/// Asks. `vmlinux` is where the kernel's types are, `task_stack` the offset of `task_struct.stack`, where known.
+pub fn ask(vmlinux: &Path, task_stack: Option<u32>) -> Asked {
     let nonce = nonce();
-    let (mut ebpf, btf) = match load(nonce, task_stack) {
+    let (mut ebpf, btf) = match load(vmlinux, nonce, task_stack) {
         Ok(loaded) => loaded,
         Err(reason) => {
             let refused = || Answer::Refused(reason.clone());
@@ -78,11 +78,15 @@ pub fn ask(task_stack: Option<u32>) -> Asked {
     }
 }
 
-fn load(nonce: u64, task_stack: Option<u32>) -> Result<(Ebpf, Result<Btf, String>), String> {
+fn load(
+    vmlinux: &Path,
+    nonce: u64,
+    task_stack: Option<u32>,
+) -> Result<(Ebpf, Result<Btf, String>), String> {
     if OBJECT.is_empty() {
         return Err("mmwatch was built without its kernel programs".to_owned());
     }
-    let btf = Btf::from_sys_fs().map_err(|error| chain(&error));
+    let btf = Btf::parse_file(vmlinux, Endianness::default()).map_err(|error| chain(&error));
     let task_stack = task_stack.unwrap_or(mmwatch_common::config::NO_OFFSET);
     let ebpf = EbpfLoader::new()
         .btf(btf.as_ref().ok())
