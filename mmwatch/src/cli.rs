@@ -70,11 +70,20 @@ fn with_command(mut args: Vec<OsString>) -> Vec<OsString> {
             .iter()
             .any(|own| arg == own)
     };
-    let at = args
-        .iter()
-        .skip(1)
-        .position(|arg| !verbose(arg))
-        .map_or(args.len(), |at| at + 1);
+    let valued = |arg: &OsString| ["--procfs", "--sysfs"].iter().any(|own| arg == own);
+    let with_value = |arg: &OsString| {
+        let arg = arg.as_encoded_bytes();
+        arg.starts_with(b"--procfs=") || arg.starts_with(b"--sysfs=")
+    };
+    let mut at = 1;
+    while let Some(arg) = args.get(at) {
+        at += match arg {
+            arg if valued(arg) => 2,
+            arg if verbose(arg) || with_value(arg) => 1,
+            _ => break,
+        };
+    }
+    let at = at.min(args.len());
     let named = args
         .get(at)
         .is_some_and(|arg| own(arg) || !arg.as_encoded_bytes().starts_with(b"-"));
@@ -562,6 +571,12 @@ mod tests {
             (&["-vv", "-p", "1", "-v"], &["-vv", "top", "-p", "1", "-v"]),
             (&["--", "trace"], &["top", "--", "trace"]),
             (&["-v", "trace"], &["-v", "trace"]),
+            (&["--sysfs", "/s"], &["--sysfs", "/s", "top"]),
+            (&["--sysfs", "/s", "trace"], &["--sysfs", "/s", "trace"]),
+            (
+                &["--procfs=/p", "-p", "1"],
+                &["--procfs=/p", "top", "-p", "1"],
+            ),
             (&["mistyped"], &["mistyped"]),
             (&["-V"], &["-V"]),
             (&["--help"], &["--help"]),

@@ -36,7 +36,7 @@ pub(super) fn basics(facts: &Facts) -> Result<(), Refusal> {
     }
     if let Some(error) = &facts.btf_error {
         return Err(Refusal(format!(
-            "the kernel's BTF cannot be read ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs"
+            "the kernel's BTF cannot be read ({error}); boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs or say with --sysfs where it is"
         )));
     }
     let missing: Vec<_> = ESSENTIAL_OFFSETS
