@@ -240,7 +240,9 @@ pub struct Actor {
     pub tid: u32,
     /// Start of the process, ns of the boot clock (`group_leader->start_boottime`).
     pub start_boot_ns: u64,
-    /// Id of the task's cgroup in the v2 hierarchy.
+    /// Id of the process's cgroup in the hierarchy that counts, as
+    /// [`Identity::cgroup_id`](crate::identity::Identity::cgroup_id); 0 where somebody else did
+    /// what the record tells.
     pub cgroup_id: u64,
     /// Real user id in the root user namespace.
     pub uid: u32,

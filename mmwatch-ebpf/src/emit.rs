@@ -128,7 +128,11 @@ fn write<P: Payload>(record: *mut Record<P>, task: &Task, head: &Head, payload: 
         (&raw mut (*actor).tgid).write(head.tgid);
         (&raw mut (*actor).tid).write(task.tid);
         (&raw mut (*actor).start_boot_ns).write(head.start_boot_ns);
-        (&raw mut (*actor).cgroup_id).write(task::cgroup_id());
+        (&raw mut (*actor).cgroup_id).write(if head.tgid == task.tgid {
+            task.cgroup_id()
+        } else {
+            0
+        });
         (&raw mut (*actor).uid).write(task::uid());
         (&raw mut (*actor).owner_tgid).write(head.owner_tgid);
         task::comm(&raw mut (*actor).comm);

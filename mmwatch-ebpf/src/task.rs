@@ -12,6 +12,7 @@ use mmwatch_common::event::COMM_LEN;
 use crate::{
     arch::{self, Entry, Regs},
     globals::{config, offset},
+    identity,
     memory::{load, member, member_or_zero, read, read_or_zero, task_member},
 };
 
@@ -36,6 +37,8 @@ pub struct Task {
     pub tid: u32,
     /// Address of its process's first task, where it comes with its type; else 0.
     leader: u64,
+    /// Address of its `css_set`, where that comes with its type and is needed; else 0.
+    cgroups: u64,
 }
 
 impl Task {
@@ -53,6 +56,11 @@ impl Task {
                 // times: from 6.2 on it searches all of the kernel's types at each
                 // step from a trusted pointer to another.
                 leader: load(address, offset!(task_group_leader)),
+                cgroups: if config!(cgroup_subsystem) != 0 {
+                    load(address, offset!(task_cgroups))
+                } else {
+                    0
+                },
             };
         }
         let ids = bpf_get_current_pid_tgid();
@@ -62,6 +70,7 @@ impl Task {
             tgid: (ids >> 32) as u32,
             tid: ids as u32,
             leader: 0,
+            cgroups: 0,
         }
     }
 
@@ -79,6 +88,23 @@ impl Task {
             return load(self.leader, offset!(task_start_boottime));
         }
         start_boot_ns(self.address)
+    }
+
+    /// Id of its cgroup in the hierarchy that counts.
+    #[inline(always)]
+    pub fn cgroup_id(&self) -> u64 {
+        match config!(cgroup_subsystem) {
+            // SAFETY: no arguments, no preconditions.
+            0 => unsafe { bpf_get_current_cgroup_id() },
+            number if config!(typed_task) != 0 => {
+                let place = (number as usize - 1) * size_of::<u64>();
+                let state: u64 = load(self.cgroups, offset!(css_set_subsystems) + place);
+                let cgroup: u64 = load(state, offset!(css_cgroup));
+                let node: u64 = load(cgroup, offset!(cgroup_node));
+                load(node, offset!(node_id))
+            }
+            _ => identity::cgroup_id(identity::cgroup(self.address)),
+        }
     }
 
     /// Whether it is on its way out.
@@ -167,13 +193,6 @@ pub unsafe fn comm(to: *mut [u8; COMM_LEN]) {
     // SAFETY: the caller's promise, and the length is the buffer's. Where the
     // helper fails, it writes zeroes.
     unsafe { bpf_get_current_comm(to.cast(), COMM_LEN as u32) };
-}
-
-/// Cgroup of the current task in the v2 hierarchy.
-#[inline(always)]
-pub fn cgroup_id() -> u64 {
-    // SAFETY: no arguments, no preconditions.
-    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// Real user id of the current task in the root user namespace.

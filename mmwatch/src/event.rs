@@ -59,7 +59,7 @@ pub struct Actor {
     pub tid: u32,
     /// Start of the process, ns of the boot clock.
     pub start_boot_ns: u64,
-    /// Cgroup in the v2 hierarchy.
+    /// Id of its cgroup in the hierarchy that counts; 0 where it is not known.
     pub cgroup_id: u64,
     /// Real user id in the root user namespace.
     pub uid: u32,

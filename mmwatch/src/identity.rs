@@ -79,7 +79,14 @@ pub struct Directory {
     /// Inode number of mmwatch's own pid namespace, if that is not the root's.
     pid_namespace: Option<u32>,
     cgroups: Cgroups,
-    processes: FxHashMap<ProcessKey, Arc<Who>>,
+    processes: FxHashMap<ProcessKey, Met>,
+}
+
+/// A process that was met.
+#[derive(Clone, Debug)]
+struct Met {
+    identity: Identity,
+    who: Arc<Who>,
 }
 
 impl Directory {
@@ -97,24 +104,38 @@ impl Directory {
         }
     }
 
-    /// Whose the process of an event is. Looked up at its first event and when
-    /// it became another program, which is when container runtimes have put it
-    /// where it belongs.
-    pub fn of_event(&mut self, event: &Event, source: &mut impl Source) -> Option<Arc<Who>> {
+    /// Whose the process of an event is. The event has its cgroup; the rest is looked up at
+    /// its first event and when it became another program.
+    pub fn of_event(&mut self, event: &Event, source: &mut impl Source) -> Arc<Who> {
         let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
         if let What::Exec(_) = event.what {
             self.processes.remove(&key);
         }
-        if let Some(who) = self.processes.get(&key) {
-            return Some(who.clone());
+        let seen = event.actor.cgroup_id;
+        let met = self.processes.get(&key);
+        if let Some(met) = met
+            && [0, met.identity.cgroup_id].contains(&seen)
+        {
+            return met.who.clone();
         }
-        let identity = source.identity(key)?;
+        // Unknown where the kernel's table was full: asked once all the same.
+        let mut identity = match met {
+            Some(met) => met.identity,
+            None => source.identity(key).unwrap_or_default(),
+        };
+        if seen != 0 {
+            identity.cgroup_id = seen;
+        }
         let who = self.of(key.tgid, identity, source);
         if self.processes.len() >= MAX_PROCESSES {
             self.processes.clear();
         }
-        self.processes.insert(key, who.clone());
-        Some(who)
+        let met = Met {
+            identity,
+            who: who.clone(),
+        };
+        self.processes.insert(key, met);
+        who
     }
 
     /// Forgets a process that ended.

@@ -357,7 +357,7 @@ impl<S: Source> Watch<S> {
                     self.noted += 1;
                 }
                 Desk::Events => {
-                    event.who = self.directory.of_event(&event, &mut self.source);
+                    event.who = Some(self.directory.of_event(&event, &mut self.source));
                     let result = self.sink.event(self.received.events, &event);
                     self.written(result)?;
                     if event.ends_process() {

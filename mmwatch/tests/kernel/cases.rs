@@ -184,6 +184,10 @@ pub const PROCESSES: &[(&str, Case)] = &[
         scenes::a_mapping_s_age_and_changes_are_told,
     ),
     (
+        "a_process_that_moves_is_told_where_it_is",
+        identity::a_process_that_moves_is_told_where_it_is,
+    ),
+    (
         "containers_are_told_apart",
         identity::containers_are_told_apart,
     ),

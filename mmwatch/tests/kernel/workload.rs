@@ -56,6 +56,9 @@ pub fn main(args: &[String]) {
         ["makes-and-changes", fifo] => scenes::makes_and_changes(fifo),
         ["contained", cgroup, count, len] => contained::run(cgroup, count, len),
         ["maps", count, len] => contained::maps(count.parse().unwrap(), len.parse().unwrap()),
+        ["moves", one, two, count, len] => {
+            contained::moves(one, two, count.parse().unwrap(), len.parse().unwrap());
+        }
         ["maps-when-told", count, len] => {
             contained::maps_when_told(count.parse().unwrap(), len.parse().unwrap());
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::check;
 use crate::run::{
-    Trace, interrupt, mmwatch, start_trace, take_apart, wait_until_watching, workload,
+    Trace, interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload,
 };
 
 const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -86,6 +86,26 @@ pub fn containers_are_told_apart(backend: &str) {
     let trace = take_apart(&child.wait_with_output().unwrap());
     assert_told(&trace, LEN_ONE, MAPS_ONE, ONE);
     assert_told(&trace, LEN_TWO, MAPS_TWO, TWO);
+}
+
+/// A process that is moved has the cgroup that it is in.
+pub fn a_process_that_moves_is_told_where_it_is(backend: &str) {
+    let one = Cgroup::of_container(backend, ONE);
+    let two = Cgroup::of_container(backend, TWO);
+    let paths = [&one, &two].map(|cgroup| cgroup.0.to_str().unwrap().to_owned());
+    let (count, len) = (MAPS_ONE.to_string(), LEN_ONE.to_string());
+    let command = workload(&["moves", &paths[0], &paths[1], &count, &len]);
+    let trace = trace(backend, &["--op", "map"], &command);
+    let containers: Vec<_> = trace
+        .of("map")
+        .filter(|event| event["requested_len_bytes"] == LEN_ONE)
+        .filter_map(|event| event["container"].as_str())
+        .collect();
+    let want = [
+        [ONE].repeat(MAPS_ONE as usize),
+        [TWO].repeat(MAPS_ONE as usize),
+    ];
+    assert_eq!(containers, want.concat());
 }
 
 /// Lengths of all mappings that were traced under a filter.

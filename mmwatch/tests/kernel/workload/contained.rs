@@ -41,3 +41,14 @@ pub fn maps_when_told(count: u64, len: u64) {
     println!("done");
     let _ = input.read(&mut [0]).unwrap();
 }
+
+/// Maps in one cgroup and then, by the same program, in another.
+pub fn moves(one: &str, two: &str, count: u64, len: u64) {
+    for cgroup in [one, two] {
+        join(&format!("{cgroup}/cgroup.procs")).unwrap();
+        maps(count, len);
+    }
+    // So that both can be removed.
+    let root = std::path::Path::new(one).parent().unwrap().parent();
+    join(root.unwrap().join("cgroup.procs").to_str().unwrap()).unwrap();
+}

@@ -506,6 +506,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Kernel("a_container_is_let_through_alone"),
     ),
     mutation(
+        "a process keeps the cgroup that it was met in",
+        "mmwatch/src/identity.rs",
+        "            && [0, met.identity.cgroup_id].contains(&seen)\n",
+        "",
+        Test::Kernel("a_process_that_moves_is_told_where_it_is"),
+    ),
+    mutation(
         "`--pidns` lets everything through",
         "mmwatch-ebpf/src/filter.rs",
         "!identity::is_in_namespace(task.address)",
