@@ -98,6 +98,7 @@ Examples:
   mmwatch top -i 5 -d 60          twelve tables, then end
   mmwatch top -n java --rows 5    the five busiest threads named java
   mmwatch top --by container      a row for each container
+  mmwatch top --hooks proc        what is mapped, without BPF
   mmwatch top -o json             one JSON object per interval")]
     Top(TopArgs),
     /// Every operation as it happens
@@ -439,7 +440,7 @@ pub enum SharedOutputArg {
 /// How to hook the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HooksArg {
-    /// The best that works
+    /// The best that works; for top and stat, where none does, as proc
     Auto,
     /// Function entries and exits by BPF trampoline
     Fentry,
@@ -447,6 +448,8 @@ pub enum HooksArg {
     Kprobe,
     /// Raw tracepoints of mmap_lock and of system calls
     Tracepoint,
+    /// None, and no BPF: top and stat poll /proc, see docs/proc.md
+    Proc,
 }
 
 fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {

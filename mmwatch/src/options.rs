@@ -1,12 +1,16 @@
 //! What the agent does: the command line, checked against itself and the system.
 
 mod filter;
+mod polling;
 mod spaces;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
 use self::spaces::{maps, sharing, watch_maps};
+pub use self::{
+    polling::Unpollable,
+    spaces::{Maps, SharedForm, Sharing, Shown},
+};
 use crate::{
     churn::By,
     cli::{Cli, CliCommand, HooksArg, KernelArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
@@ -41,8 +45,8 @@ pub enum Task {
     Check {
         /// Form of the output.
         form: Form,
-        /// Hooks to plan for.
-        hooks: Hooks,
+        /// Hooks to plan for; `None` for none.
+        hooks: Option<Hooks>,
     },
     /// Say what flags mean.
     Flags {
@@ -62,8 +66,8 @@ pub struct Options {
     pub form: Form,
     /// What the kernel lets through. With `command`, its process is still to be added.
     pub filter: KernelFilter,
-    /// How to hook the kernel.
-    pub hooks: Hooks,
+    /// How to hook the kernel; `None`: `/proc` is polled.
+    pub hooks: Option<Hooks>,
     /// What becomes of records.
     pub delivery: Delivery,
     /// When to end.
@@ -154,7 +158,7 @@ impl Task {
             CliCommand::Check(args) => {
                 return Ok(Self::Check {
                     form: args.output.into(),
-                    hooks: args.hooks.into(),
+                    hooks: hooks(args.hooks),
                 });
             }
             CliCommand::Flags(args) => {
@@ -276,15 +280,19 @@ impl Options {
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
         }
-        Ok(Self {
+        let options = Self {
             view,
             form: args.output.into(),
             filter,
-            hooks: args.kernel.hooks.into(),
+            hooks: hooks(args.kernel.hooks),
             delivery,
             duration: args.duration,
             command: (!args.cmd.is_empty()).then_some(args.cmd),
-        })
+        };
+        match options.unpollable() {
+            Some(unpollable) if options.hooks.is_none() => Err(usage(unpollable.refusal())),
+            _ => Ok(options),
+        }
     }
 }
 
@@ -297,14 +305,14 @@ impl From<OutputArg> for Form {
     }
 }
 
-impl From<HooksArg> for Hooks {
-    fn from(hooks: HooksArg) -> Self {
-        match hooks {
-            HooksArg::Auto => Self::Auto,
-            HooksArg::Fentry => Self::Only(Backend::Fentry),
-            HooksArg::Kprobe => Self::Only(Backend::Kprobe),
-            HooksArg::Tracepoint => Self::Only(Backend::Tracepoint),
-        }
+/// `None` where nothing is to be hooked.
+const fn hooks(hooks: HooksArg) -> Option<Hooks> {
+    match hooks {
+        HooksArg::Auto => Some(Hooks::Auto),
+        HooksArg::Fentry => Some(Hooks::Only(Backend::Fentry)),
+        HooksArg::Kprobe => Some(Hooks::Only(Backend::Kprobe)),
+        HooksArg::Tracepoint => Some(Hooks::Only(Backend::Tracepoint)),
+        HooksArg::Proc => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod flags;
+mod poll;
 mod shared;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::{
     clock::WallClock,
     error::{Error, Result},
+    identity::Hierarchy,
     kernel::{
         facts::Facts,
         load,
@@ -53,6 +55,10 @@ fn watch(options: Options) -> Result<u8> {
         .enable_all()
         .build()
         .map_err(Error::io("starting the event loop"))?;
+    let Some(hooks) = options.hooks else {
+        let command = options.command.as_deref().map(launch::hold).transpose()?;
+        return runtime.block_on(poll::run(&options, command, Hierarchy::find()));
+    };
     let mut facts = Facts::gather();
     let command = options.command.as_deref().map(launch::hold).transpose()?;
     let mut filter = options.filter.clone();
@@ -60,9 +66,16 @@ fn watch(options: Options) -> Result<u8> {
 
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
-    let source = load::attach(&mut facts, options.hooks, &filter, options.delivery)?;
+    let attached = load::attach(&mut facts, hooks, &filter, options.delivery);
     drop(guard);
     give_back();
+    let source = match attached {
+        Err(Error::Kernel(refusal)) if hooks == Hooks::Auto => {
+            poll::instead(&options, refusal)?;
+            return runtime.block_on(poll::run(&options, command, facts.hierarchy));
+        }
+        attached => attached?,
+    };
 
     let job = Job {
         sink: sink(&options, WallClock::sample()?),
@@ -159,6 +172,8 @@ struct Checked<'a> {
     plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    /// Whether `top` and `stat` would poll `/proc`.
+    polling: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     faults: Option<&'a FaultPlan>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -249,22 +264,35 @@ fn screen() -> (usize, usize) {
     (usize::from(size.ws_row) - 1, usize::from(size.ws_col))
 }
 
-fn check(form: Form, hooks: Hooks) -> Result<u8> {
+fn check(form: Form, hooks: Option<Hooks>) -> Result<u8> {
     let facts = Facts::gather();
-    let plan = plan::plan(&facts, hooks);
+    let plan = hooks.map(|hooks| plan::plan(&facts, hooks)).transpose();
     let faults = plan::faults(&facts);
+    let polling = match &plan {
+        Ok(plan) => plan.is_none(),
+        Err(_) => hooks == Some(Hooks::Auto),
+    };
     let text = match form {
-        Form::Text => match (&plan, &faults) {
-            (Ok(plan), Ok(faults)) => format!("{facts}\n{plan}{faults}"),
-            (Ok(plan), Err(refusal)) => format!("{facts}\n{plan}with --faults\n  {refusal}\n"),
-            (Err(_), _) => facts.to_string(),
-        },
+        Form::Text => {
+            let mut text = facts.to_string();
+            if polling {
+                text += "without BPF          top and stat poll /proc (--hooks proc)\n";
+            }
+            match (&plan, &faults) {
+                (Ok(Some(plan)), Ok(faults)) => format!("{text}\n{plan}{faults}"),
+                (Ok(Some(plan)), Err(refusal)) => {
+                    format!("{text}\n{plan}with --faults\n  {refusal}\n")
+                }
+                (Ok(None) | Err(_), _) => text,
+            }
+        }
         Form::Json => serde_json::to_string(&Checked {
             schema: SCHEMA,
             kind: "check",
             facts: &facts,
-            plan: plan.as_ref().ok(),
+            plan: plan.as_ref().ok().and_then(Option::as_ref),
             refusal: plan.as_ref().err().map(ToString::to_string),
+            polling,
             faults: faults.as_ref().ok(),
             faults_refusal: faults.as_ref().err().map(ToString::to_string),
         })

@@ -37,7 +37,7 @@ fn without_anything_it_is_top_of_everything() {
         }
     );
     assert_eq!(options.form, Form::Text);
-    assert_eq!(options.hooks, Hooks::Auto);
+    assert_eq!(options.hooks, Some(Hooks::Auto));
     assert_eq!(options.delivery.buffer_bytes, 8 << 20);
     assert_eq!(options.duration, None);
     assert_eq!(options.command, None);
@@ -87,7 +87,7 @@ fn filters_are_put_together() {
     ]);
     assert_eq!(options.view, View::Trace);
     assert_eq!(options.form, Form::Json);
-    assert_eq!(options.hooks, Hooks::Only(Backend::Kprobe));
+    assert_eq!(options.hooks, Some(Hooks::Only(Backend::Kprobe)));
     assert_eq!(options.delivery.buffer_bytes, 8192);
     assert_eq!(options.duration, Some(Duration::from_millis(500)));
     assert_eq!(
