@@ -75,6 +75,7 @@ Examples:
   mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch maps 1234                         what each mapping of a process is
   mmwatch shared /dev/shm/ring              who maps a file, and who could talk to whom
+  mmwatch top --hooks proc                  what is mapped, without BPF and without root
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -176,7 +177,8 @@ Examples:
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
-    /// not chosen why not. Exits with 3 when watching is not possible.
+    /// not chosen why not. Exits with 3 when nothing can be hooked; then top and
+    /// stat poll /proc.
     Check(CheckArgs),
     /// The flags of mmap and its relatives: names, values, meanings; or a number decoded
     ///

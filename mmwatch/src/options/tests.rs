@@ -163,6 +163,35 @@ fn what_nobody_can_satisfy_is_refused() {
 }
 
 #[test]
+fn polling_takes_what_it_can_know() {
+    let polled = options(&["--hooks", "proc", "-n", "x", "-u", "0", "-i", "10ms"]);
+    assert_eq!((polled.hooks, polled.unpollable()), (None, None));
+    options(&["stat", "--hooks", "proc", "--by", "pod", "--", "sh"]);
+    let about = |args: &[&str]| {
+        let Unpollable { what, about, .. } = options(args).unpollable().unwrap();
+        (what, about)
+    };
+    assert_eq!(about(&["trace"]), ("trace", "operations"));
+    assert_eq!(about(&["verify"]), ("verify", "operations"));
+    assert_eq!(about(&["top", "--faults"]), ("--faults", "page faults"));
+    for (args, option) in [
+        (&["--op", "map"][..], "--op"),
+        (&["--min-size", "1"], "--min-size"),
+        (&["--backing", "special"], "--backing"),
+        (&["--suspect"], "--suspect"),
+        (&["-x"], "--failed"),
+        (&["--simulate-loss", "0.1"], "--simulate-loss"),
+    ] {
+        assert_eq!(about(&[&["top"], args].concat()).0, option);
+        let message = refusal(&[&["top", "--hooks", "proc"], args].concat());
+        assert!(
+            message.contains(&format!("leave {option} out")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_thread_is_not_a_process() {
     let (tell, told) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();

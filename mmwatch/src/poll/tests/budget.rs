@@ -48,9 +48,12 @@ fn there_is_time_for_some_and_those_that_changed_go_first() {
         (None, Some(2))
     );
     assert_eq!(not_read.age_ns(poll.boot_ns), S);
-    // They waited longest.
-    let (pids, _) = read(13, &[]);
-    assert_eq!(pids, [20, 21, 22, 23, 24, 25, 27, 28]);
+    // They waited longest, and come first but for what changed.
+    let (pids, _) = read(13, &[26]);
+    assert_eq!(pids, [20, 21, 22, 23, 24, 26, 27, 28]);
+    // That 28 changed is seen as `stat` went on from 23 to 24.
+    let (pids, _) = read(14, &[28]);
+    assert_eq!(pids, [20, 21, 22, 23, 24, 25, 28, 29]);
 }
 
 #[test]
@@ -59,16 +62,17 @@ fn one_that_is_too_large_costs_the_next_looks() {
     procfs.put(&Made::new(20, &pages(2)));
     let mut poller = procfs.poller(Filter::default());
     everything(&mut poller);
-    at(11 * S);
-    CPU_STEP_NS.set(6_000_000);
+    // It takes 120 ms of the 100 that there are: the next look has to wait.
+    at(15 * S);
+    CPU_STEP_NS.set(30_000_000);
     poller.look(Depth::Share).unwrap();
-    // It took 24 of 20 ms: the next look cannot be had before they are paid.
-    at(11 * S + S / 10);
+    CPU_STEP_NS.set(1_000_000);
+    at(15 * S + S / 2);
     procfs.put(&Made::new(20, &pages(5)));
     poller.look(Depth::Share).unwrap();
     let poll = poller.report(9, By::Process).unwrap();
     assert_eq!(told(&poll), [(20, Some(2), Some(0))]);
-    at(15 * S);
+    at(17 * S);
     poller.look(Depth::Share).unwrap();
     let poll = poller.report(9, By::Process).unwrap();
     assert_eq!(told(&poll), [(20, Some(5), Some(3))]);
@@ -78,7 +82,7 @@ fn one_that_is_too_large_costs_the_next_looks() {
 fn who_changes_all_the_time_does_not_keep_others_waiting() {
     let procfs = Procfs::new("busy");
     let maps = pages(2);
-    for pid in 20..28 {
+    for pid in 20..=40 {
         procfs.put(&Made::new(pid, &maps));
     }
     let mut poller = procfs.poller(Filter::default());
@@ -86,7 +90,7 @@ fn who_changes_all_the_time_does_not_keep_others_waiting() {
     CPU_STEP_NS.set(1_000_000);
     for second in 0..20 {
         at((11 + second) * S);
-        for pid in 20..27 {
+        for pid in 20..40 {
             let total_bytes = Some(0x10_0000 + second * 0x1000);
             procfs.put(&Made {
                 total_bytes,
@@ -96,6 +100,6 @@ fn who_changes_all_the_time_does_not_keep_others_waiting() {
         poller.look(Depth::Share).unwrap();
     }
     let poll = poller.report(99, By::Process).unwrap();
-    let quiet = poll.processes.iter().find(|p| p.pid == 27).unwrap();
+    let quiet = poll.processes.iter().find(|p| p.pid == 40).unwrap();
     assert!(quiet.age_ns(poll.boot_ns) < 10 * S, "{quiet:#?}");
 }
