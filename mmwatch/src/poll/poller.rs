@@ -323,10 +323,13 @@ impl Poller {
         let is_known = |process: &&mut Process| process.glance.start_ticks == glance.start_ticks;
         if let Some(process) = self.processes.get_mut(&pid).filter(is_known) {
             process.glance = glance;
-            if glance.total_bytes == 0 {
-                // A zombie, all of which went but its id.
-                let polled = process.polled(false);
+            if !self.filter.may_want(process) {
+                // Of a zombie all went but its id. What has another name now is
+                // there, and not what is asked for.
+                let is_over = glance.total_bytes == 0;
+                let polled = process.polled(false).filter(|_| is_over);
                 process.closer = None;
+                process.base = None;
                 self.retire(polled);
             }
             return true;

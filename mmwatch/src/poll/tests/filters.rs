@@ -63,6 +63,21 @@ fn filters_are_honoured() {
         [20]
     );
 
+    // Who takes another name is not what was asked for, and did not end.
+    let mut poller = procfs.poller(Filter {
+        comm: web,
+        ..none()
+    });
+    everything(&mut poller);
+    let renamed = Made {
+        comm: "db",
+        ..Made::new(21, &maps)
+    };
+    procfs.put(&renamed);
+    let poll = everything(&mut poller);
+    assert_eq!(told(&poll), [(20, Some(2), None)]);
+    assert_eq!(poll.counts.ended, 0);
+
     // A process that becomes one that is wanted, and one that is no more.
     let mut poller = procfs.poller(Filter {
         uid: Some(33),

@@ -33,10 +33,10 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         Test::Unit("poll::tests::an_id_that_comes_again_is_another_process"),
     ),
     mutation(
-        "a zombie stays",
+        "the end of a zombie is not told",
         "mmwatch/src/poll/poller.rs",
-        "if glance.total_bytes == 0 {\n                // A zombie",
-        "if glance.start_ticks == 0 {\n                // A zombie",
+        "let is_over = glance.total_bytes == 0;",
+        "let is_over = glance.start_ticks == 0;",
         Test::Unit("poll::tests::who_ended_is_told_once"),
     ),
     mutation(
