@@ -211,6 +211,26 @@ fn a_thread_is_not_a_process() {
 }
 
 #[test]
+fn a_process_that_shows_nothing_is_no_wrong_use() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    let root = std::env::temp_dir().join(format!("mmwatch-{}-closed", std::process::id()));
+    fs::create_dir_all(root.join("7")).unwrap();
+    fs::set_permissions(root.join("7"), fs::Permissions::from_mode(0o0)).unwrap();
+    let proc = Proc::at(&root);
+    let nobody = std::thread::spawn(move || {
+        // SAFETY: takes a number; of this thread alone, which then ends.
+        unsafe { libc::setfsuid(65_534) };
+        filter::check_pid(7, &proc)
+    });
+    let error = nobody.join().unwrap().unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains("hidepid"), "{error}");
+    fs::remove_dir(root.join("7")).unwrap();
+    fs::remove_dir(root).unwrap();
+}
+
+#[test]
 fn the_ring_is_a_power_of_two_of_whole_pages() {
     for (wanted, want) in [
         (1, 4096),

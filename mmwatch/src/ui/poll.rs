@@ -213,7 +213,7 @@ fn seen(out: &mut String, poll: &Poll) -> fmt::Result {
     if counts.hides {
         writeln!(
             out,
-            "hidden: processes that /proc does not list (hidepid), nor tell how many they are"
+            "hidden: there are processes that /proc does not list (hidepid); how many is not known"
         )?;
     }
     writeln!(

@@ -31,7 +31,7 @@ fn top_is_a_table() {
             "",
             "read:   2 of 4 processes, 1 of them new, 1 ended; the oldest reading is 1s old",
             "unread: 4, which may not be looked at; run mmwatch as root or with CAP_SYS_PTRACE",
-            "hidden: processes that /proc does not list (hidepid), nor tell how many they are",
+            "hidden: there are processes that /proc does not list (hidepid); how many is not known",
             "polled: what happened between two looks is not known, nor causes, callers and failures",
         ]
     );
