@@ -102,6 +102,7 @@ Examples:
   mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch maps 1234                         what each mapping of a process is
   mmwatch shared /dev/shm/ring              who maps a file, and who could talk to whom
+  mmwatch top --hooks proc                  what is mapped, without BPF and without root
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -125,6 +126,7 @@ Examples:
   mmwatch top -i 5 -d 60          twelve tables, then end
   mmwatch top -n java --rows 5    the five busiest threads named java
   mmwatch top --by container      a row for each container
+  mmwatch top --hooks proc        what is mapped, without BPF
   mmwatch top -o json             one JSON object per interval")]
     Top(TopArgs),
     /// Every operation as it happens
@@ -202,7 +204,8 @@ Examples:
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
-    /// not chosen why not. Exits with 3 when watching is not possible.
+    /// not chosen why not. Exits with 3 when nothing can be hooked; then top and
+    /// stat poll /proc.
     Check(CheckArgs),
     /// The flags of mmap and its relatives: names, values, meanings; or a number decoded
     ///
@@ -487,7 +490,7 @@ pub enum SharedOutputArg {
 /// How to hook the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HooksArg {
-    /// The best that works
+    /// The best that works; for top and stat, where none does, as proc
     Auto,
     /// Function entries and exits by BPF trampoline
     Fentry,
@@ -495,6 +498,8 @@ pub enum HooksArg {
     Kprobe,
     /// Raw tracepoints of mmap_lock and of system calls
     Tracepoint,
+    /// None, and no BPF: top and stat poll /proc, see docs/proc.md
+    Proc,
 }
 
 fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {

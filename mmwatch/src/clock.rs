@@ -10,6 +10,12 @@ pub fn boot_ns() -> Result<u64> {
     Ok(u64::try_from(ns).unwrap_or(0))
 }
 
+/// CPU time that this thread took since it began, ns.
+pub fn cpu_ns() -> Result<u64> {
+    let ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(u64::try_from(ns).unwrap_or(0))
+}
+
 fn clock_ns(clock: libc::clockid_t) -> Result<i64> {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the pointer is valid for one timespec.

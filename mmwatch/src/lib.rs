@@ -34,6 +34,7 @@ pub mod verify;
 
 // or read from what it says alone,
 pub mod maps;
+pub mod poll;
 pub mod shared;
 
 // to what people and programs read.

@@ -1,6 +1,7 @@
 //! What the agent does: the command line, checked against itself and the system.
 
 mod filter;
+mod polling;
 mod spaces;
 
 use std::{
@@ -9,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
 use self::spaces::{maps, sharing, watch_maps};
+pub use self::{
+    polling::Unpollable,
+    spaces::{Maps, SharedForm, Sharing, Shown},
+};
 use crate::{
     churn::By,
     cli::{
@@ -47,8 +51,8 @@ pub enum Task {
     Check {
         /// Form of the output.
         form: Form,
-        /// Hooks to plan for.
-        hooks: Hooks,
+        /// Hooks to plan for; `None` for none.
+        hooks: Option<Hooks>,
     },
     /// Say what flags mean.
     Flags {
@@ -72,8 +76,8 @@ pub struct Options {
     pub scope: Option<Scope>,
     /// The pid namespace to which they are to belong.
     pub pid_namespace: Option<NamespaceOf>,
-    /// How to hook the kernel.
-    pub hooks: Hooks,
+    /// How to hook the kernel; `None`: `/proc` is polled.
+    pub hooks: Option<Hooks>,
     /// What becomes of records.
     pub delivery: Delivery,
     /// When to end.
@@ -189,7 +193,7 @@ impl Task {
             CliCommand::Check(args) => {
                 return Ok(Self::Check {
                     form: args.output.into(),
-                    hooks: args.hooks.into(),
+                    hooks: hooks(args.hooks),
                 });
             }
             CliCommand::Flags(args) => {
@@ -314,7 +318,7 @@ impl Options {
         if let Some(name) = args.cmd.first() {
             launch::check(name)?;
         }
-        Ok(Self {
+        let options = Self {
             view,
             form: args.output.into(),
             filter,
@@ -324,11 +328,15 @@ impl Options {
                 .as_deref()
                 .map(|pidns| filter::pid_namespace(pidns, &system.proc))
                 .transpose()?,
-            hooks: args.kernel.hooks.into(),
+            hooks: hooks(args.kernel.hooks),
             delivery,
             duration: args.duration,
             command: (!args.cmd.is_empty()).then_some(args.cmd),
-        })
+        };
+        match options.unpollable() {
+            Some(unpollable) if options.hooks.is_none() => Err(usage(unpollable.refusal())),
+            _ => Ok(options),
+        }
     }
 }
 
@@ -350,14 +358,14 @@ impl From<ScopeArg> for Scope {
     }
 }
 
-impl From<HooksArg> for Hooks {
-    fn from(hooks: HooksArg) -> Self {
-        match hooks {
-            HooksArg::Auto => Self::Auto,
-            HooksArg::Fentry => Self::Only(Backend::Fentry),
-            HooksArg::Kprobe => Self::Only(Backend::Kprobe),
-            HooksArg::Tracepoint => Self::Only(Backend::Tracepoint),
-        }
+/// `None` where nothing is to be hooked.
+const fn hooks(hooks: HooksArg) -> Option<Hooks> {
+    match hooks {
+        HooksArg::Auto => Some(Hooks::Auto),
+        HooksArg::Fentry => Some(Hooks::Only(Backend::Fentry)),
+        HooksArg::Kprobe => Some(Hooks::Only(Backend::Kprobe)),
+        HooksArg::Tracepoint => Some(Hooks::Only(Backend::Tracepoint)),
+        HooksArg::Proc => None,
     }
 }
 

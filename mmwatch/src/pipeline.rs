@@ -4,6 +4,7 @@
 //! command's end, a closed output) goes the same way out: stop the kernel
 //! programs, read what is left, report, close the sinks.
 
+pub mod poll;
 mod signals;
 mod verify;
 
@@ -219,17 +220,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
     };
     drop(watch);
 
-    // Whatever became of the watch, the command is the user's own.
-    let code = match (&end, command.as_mut()) {
-        (Ok(End::Command(code)), _) => Ok(*code),
-        (_, None) => Ok(0),
-        (end, Some(command)) => {
-            if matches!(end, Ok(End::Duration)) {
-                command.terminate();
-            }
-            ended(command, &mut signals).await
-        }
-    };
+    let code = code(&end, command.as_mut(), &mut signals).await;
     end?;
     finished?;
     if different {
@@ -240,6 +231,24 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
 
 /// Exit code of a `verify` that found a difference.
 const DIFFERENT: u8 = 1;
+
+/// The exit code: whatever became of the watch, the command is the user's own.
+async fn code(
+    end: &Result<End>,
+    command: Option<&mut Running>,
+    signals: &mut Signals,
+) -> Result<u8> {
+    match (end, command) {
+        (Ok(End::Command(code)), _) => Ok(*code),
+        (_, None) => Ok(0),
+        (end, Some(command)) => {
+            if matches!(end, Ok(End::Duration)) {
+                command.terminate();
+            }
+            ended(command, signals).await
+        }
+    }
+}
 
 /// Waits for the command's end, after the watch.
 async fn ended(command: &mut Running, signals: &mut Signals) -> Result<u8> {

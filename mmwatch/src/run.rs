@@ -2,6 +2,7 @@
 
 mod faults;
 mod flags;
+mod poll;
 mod scope;
 mod shared;
 
@@ -17,9 +18,10 @@ use self::scope::Scoped;
 use crate::{
     clock::WallClock,
     error::{Error, Result},
+    identity::{Here, Hierarchy},
     kernel::{
         facts::Facts,
-        load,
+        load::{self, Attached},
         plan::{self, FaultPlan, Hooks, Plan},
     },
     launch,
@@ -29,6 +31,7 @@ use crate::{
     },
     options::{Form, Maps, Options, Shown, System, Task, View},
     pipeline::{self, Job, Work},
+    process::Proc,
     sink::{
         Sink,
         json::{self, Json, SCHEMA},
@@ -54,16 +57,31 @@ fn watch(options: Options, system: &System) -> Result<u8> {
         .enable_all()
         .build()
         .map_err(Error::io("starting the event loop"))?;
+    let Some(hooks) = options.hooks else {
+        let command = options.command.as_deref().map(launch::hold).transpose()?;
+        return runtime.block_on(poll::run(
+            &options,
+            &system.proc,
+            command,
+            Hierarchy::find(system.proc.sysfs()),
+        ));
+    };
     let mut facts = Facts::gather(system.proc.sysfs());
     let command = options.command.as_deref().map(launch::hold).transpose()?;
     let held = command.as_ref().map(launch::Held::pid);
-    let Scoped { filter, here } = scope::resolve(&options, &mut facts, &system.proc, held)?;
-
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
-    let source = load::attach(&mut facts, options.hooks, &filter, options.delivery)?;
+    let attached = attach(&options, hooks, &mut facts, &system.proc, held);
     drop(guard);
     give_back();
+    let (source, here) = match attached {
+        Err(Error::Kernel(refusal)) if hooks == Hooks::Auto => {
+            poll::instead(&options, refusal)?;
+            let polled = poll::run(&options, &system.proc, command, facts.hierarchy);
+            return runtime.block_on(polled);
+        }
+        attached => attached?,
+    };
 
     let job = Job {
         sink: sink(&options, WallClock::sample()?),
@@ -91,6 +109,21 @@ fn watch(options: Options, system: &System) -> Result<u8> {
         here,
     };
     runtime.block_on(pipeline::run(source, job))
+}
+
+/// Attaches, and says where mmwatch runs. `held` is the command that waits to be started.
+fn attach(
+    options: &Options,
+    hooks: Hooks,
+    facts: &mut Facts,
+    proc: &Proc,
+    held: Option<u32>,
+) -> Result<(Attached, Here)> {
+    // First whether it is possible at all: that says more than whatever fails next.
+    plan::plan(facts, hooks).map_err(|refusal| Error::Kernel(refusal.to_string()))?;
+    let Scoped { filter, here } = scope::resolve(options, facts, proc, held)?;
+    let attached = load::attach(facts, hooks, &filter, options.delivery)?;
+    Ok((attached, here))
 }
 
 /// Returns to the kernel what reading its types and loading the programs took,
@@ -161,6 +194,8 @@ struct Checked<'a> {
     plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    /// Whether `top` and `stat` would poll `/proc`.
+    polling: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     faults: Option<&'a FaultPlan>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,22 +286,35 @@ fn screen() -> (usize, usize) {
     (usize::from(size.ws_row) - 1, usize::from(size.ws_col))
 }
 
-fn check(form: Form, hooks: Hooks, system: &System) -> Result<u8> {
+fn check(form: Form, hooks: Option<Hooks>, system: &System) -> Result<u8> {
     let facts = Facts::gather(system.proc.sysfs());
-    let plan = plan::plan(&facts, hooks);
+    let plan = hooks.map(|hooks| plan::plan(&facts, hooks)).transpose();
     let faults = plan::faults(&facts);
+    let polling = match &plan {
+        Ok(plan) => plan.is_none(),
+        Err(_) => hooks == Some(Hooks::Auto),
+    };
     let text = match form {
-        Form::Text => match (&plan, &faults) {
-            (Ok(plan), Ok(faults)) => format!("{facts}\n{plan}{faults}"),
-            (Ok(plan), Err(refusal)) => format!("{facts}\n{plan}with --faults\n  {refusal}\n"),
-            (Err(_), _) => facts.to_string(),
-        },
+        Form::Text => {
+            let mut text = facts.to_string();
+            if polling {
+                text += "without BPF          top and stat poll /proc (--hooks proc)\n";
+            }
+            match (&plan, &faults) {
+                (Ok(Some(plan)), Ok(faults)) => format!("{text}\n{plan}{faults}"),
+                (Ok(Some(plan)), Err(refusal)) => {
+                    format!("{text}\n{plan}with --faults\n  {refusal}\n")
+                }
+                (Ok(None) | Err(_), _) => text,
+            }
+        }
         Form::Json => serde_json::to_string(&Checked {
             schema: SCHEMA,
             kind: "check",
             facts: &facts,
-            plan: plan.as_ref().ok(),
+            plan: plan.as_ref().ok().and_then(Option::as_ref),
             refusal: plan.as_ref().err().map(ToString::to_string),
+            polling,
             faults: faults.as_ref().ok(),
             faults_refusal: faults.as_ref().err().map(ToString::to_string),
         })

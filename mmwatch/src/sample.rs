@@ -1,6 +1,6 @@
 //! Events and reports for tests.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, sync::Arc};
 
 use mmwatch_common::{
     counter::{self, Hook},
@@ -15,8 +15,10 @@ use crate::{
     },
     explain::Reason,
     flags::{Errno, MapFlags, Prot, RemapFlags},
+    identity::{Cgroup, Who},
     ledger::{Ledger, Received, SinkCounters},
     maps::{Lock, parse_maps},
+    poll::{Poll, Polled, Reading, Tally, report::Counts},
     shared::{Objects, Process, Shared, Wanted},
     source::{HookCounters, KernelCounters},
 };
@@ -348,6 +350,86 @@ pub(crate) fn ledger() -> Ledger {
             dropped: 0,
         }],
         closed: true,
+    }
+}
+
+/// What is mapped by so many private anonymous VMAs of a page.
+fn pages(vmas: u64) -> Tally {
+    let mut tally = Tally::default();
+    for page in 0..vmas {
+        let start = page << 13;
+        let line = format!("{start:x}-{:x} rw-p 00000000 00:00 0", start + 4096);
+        for line in parse_maps(line.as_bytes()).unwrap() {
+            tally.add(&line);
+        }
+    }
+    tally
+}
+
+/// A process that was polled twice, at 1 s and 3 s, and had so many VMAs. One
+/// of five has the name `b`, the others are `a`.
+pub(crate) fn polled(pid: u32, before: u64, now: u64, alive: bool) -> Polled {
+    let reading = |boot_ns, vmas| Reading {
+        boot_ns,
+        total_bytes: vmas << 12,
+        tally: Some(pages(vmas)),
+        changing: false,
+    };
+    Polled {
+        pid,
+        start_ticks: 5200,
+        comm: comm(if pid.is_multiple_of(5) { "b" } else { "a" }),
+        uid: 1000,
+        who: Arc::new(Who {
+            here_pid: None,
+            namespace_pid: None,
+            cgroup: None,
+        }),
+        alive,
+        vmas_peak: Some(before.max(now)),
+        reading: reading(3_000_000_000, now),
+        since: Some(reading(1_000_000_000, before)),
+    }
+}
+
+/// Processes with everything that can be missing, at 4 s.
+pub(crate) fn poll() -> Poll {
+    let cgroup = Cgroup::new("/system.slice/docker-web.scope".to_owned());
+    let grown = Polled {
+        comm: comm("busy\u{7}"),
+        who: Arc::new(Who {
+            here_pid: None,
+            namespace_pid: Some(7),
+            cgroup: Some(Arc::new(cgroup)),
+        }),
+        ..polled(200, 20, 120, true)
+    };
+    let mut new = Polled {
+        vmas_peak: Some(40),
+        since: None,
+        ..polled(300, 0, 30, true)
+    };
+    new.reading.changing = true;
+    new.reading.boot_ns = 4_000_000_000;
+    let mut unread = polled(400, 0, 0, true);
+    unread.vmas_peak = None;
+    unread.reading.tally = None;
+    unread.reading.total_bytes = 5 << 30;
+    unread.since = None;
+    let gone = polled(500, 25, 15, false);
+    Poll {
+        boot_ns: 4_000_000_000,
+        interval_ns: 2_000_000_000,
+        elapsed_ns: 3_500_000_000,
+        max_map_count: 65_530,
+        counts: Counts {
+            read: 2,
+            new: 1,
+            ended: 1,
+            closed: 3,
+            hides: true,
+        },
+        ..Poll::new(vec![polled(600, 9, 9, true), gone, unread, new, grown])
     }
 }
 

@@ -116,6 +116,21 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A size in 7 columns: `4KiB`, `1.5MiB`, but `1020KiB`, `1023MiB` without a fraction.
+#[derive(Clone, Copy)]
+pub struct Compact(pub u64);
+
+impl fmt::Display for Compact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = 1_u64 << (self.0.max(1).ilog2() / 10 * 10);
+        if self.0 / unit < 100 {
+            Bytes(self.0).fmt(f)
+        } else {
+            Bytes(self.0 / unit * unit).fmt(f)
+        }
+    }
+}
+
 /// A time span in nanoseconds, in the largest unit that keeps it at 1 or more.
 #[derive(Clone, Copy)]
 pub struct Nanos(pub u64);

@@ -2,7 +2,8 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{ProcessReport, Report, Row};
+use super::{Report, Row};
+use crate::{event::Comm, identity::Who};
 
 /// What processes have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,17 @@ impl By {
     }
 
     /// What a process has of it, if anything; `user` names a user.
-    fn of(self, process: &ProcessReport, user: &mut impl FnMut(u32) -> String) -> Option<String> {
-        let who = process.who.as_ref();
+    pub(crate) fn of(
+        self,
+        (tgid, comm, uid): (u32, Comm, u32),
+        who: Option<&Who>,
+        user: &mut impl FnMut(u32) -> String,
+    ) -> Option<String> {
         let container = || who?.container();
         match self {
-            Self::Process => Some(process.key.tgid.to_string()),
-            Self::Comm => Some(process.comm.to_string()),
-            Self::User => Some(user(process.uid)),
+            Self::Process => Some(tgid.to_string()),
+            Self::Comm => Some(comm.to_string()),
+            Self::User => Some(user(uid)),
             Self::Cgroup => Some(who?.cgroup.as_ref()?.path.clone()),
             Self::Container => Some(container()?.id.clone()),
             Self::Pod => container()?.pod_uid.clone(),
@@ -92,7 +97,8 @@ impl Report {
     pub fn grouped(mut self, by: By, rows: usize, mut user: impl FnMut(u32) -> String) -> Self {
         let mut groups: BTreeMap<Option<String>, Group> = BTreeMap::new();
         for process in self.processes.drain(..) {
-            let name = by.of(&process, &mut user);
+            let whose = (process.key.tgid, process.comm, process.uid);
+            let name = by.of(whose, process.who.as_deref(), &mut user);
             let group = groups.entry(name).or_default();
             group.processes += 1;
             group.vmas += u64::from(process.vmas.unwrap_or(0));

@@ -84,6 +84,23 @@ impl Hierarchy {
         CgroupRoot::new(0, path).level
     }
 
+    /// The path of the cgroup with this id.
+    pub fn path(&self, id: u64) -> Option<String> {
+        let found = self.walk().into_iter().find(|(of, _)| *of == id);
+        found.map(|(_, path)| path)
+    }
+
+    /// The path of a process's cgroup, by its `/proc/PID/cgroup`.
+    pub fn path_of<'a>(&self, cgroups: &'a str) -> Option<&'a str> {
+        cgroups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let number: u32 = fields.next()?.parse().ok()?;
+            let path = fields.nth(1)?;
+            // A cgroup may be removed before all that is left of a process is.
+            (number == self.number).then(|| path.strip_suffix(" (deleted)").unwrap_or(path))
+        })
+    }
+
     /// By `/proc/self/mountinfo` and `/proc/self/cgroup`.
     /// Mounts below `sysfs` go before others.
     pub fn of(mountinfo: &str, own: &str, sysfs: &Path) -> Option<Self> {
@@ -231,6 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_a_path_in_each_hierarchy() {
+        let own = "7:pids:/p:q\n4:memory:/m (deleted)\n0::/v2\n";
+        let numbered = |number| Hierarchy {
+            controller: None,
+            number,
+            mount: PathBuf::new(),
+            root: "/".to_owned(),
+        };
+        for (number, want) in [
+            (7, Some("/p:q")),
+            (4, Some("/m")),
+            (0, Some("/v2")),
+            (9, None),
+        ] {
+            assert_eq!(numbered(number).path_of(own), want);
+        }
+    }
+
+    #[test]
     fn the_tree_has_the_inode_numbers_of_its_directories() {
         let dir = std::env::temp_dir().join(format!("mmwatch-tree-{}", std::process::id()));
         fs::create_dir_all(dir.join("a/b")).unwrap();
@@ -255,6 +291,8 @@ mod tests {
                 level: 2
             }
         );
+        assert_eq!(hierarchy("/").path(inode("a/b")).as_deref(), Some("/a/b"));
+        assert_eq!(hierarchy("/").path(0), None);
         let by_dir = hierarchy("/").cgroup(&format!("{}/a/b/", dir.display()));
         assert_eq!(by_dir, Some(root));
         assert_eq!(hierarchy("/").cgroup("/a/c"), None);

@@ -473,6 +473,17 @@ pub(super) fn behind(line: &Line<'_>) -> Suspects {
     }
 }
 
+/// What a line's pages come from, told without a look at the process: the same
+/// as [`classify`] says, but for huge pages mounted among the devices.
+pub fn backing_of(line: &Line<'_>) -> Backing {
+    let of_file = || match FileKind::of(line, &[])?.0 {
+        FileKind::Device | FileKind::Special => Some(Segment::Special),
+        _ => None,
+    };
+    let segment = named_by_kernel(line).or_else(of_file);
+    backing(line, segment.unwrap_or(Segment::Anon))
+}
+
 fn backing(line: &Line<'_>, segment: Segment) -> Backing {
     match segment {
         Segment::Vdso | Segment::Vvar | Segment::Vsyscall | Segment::Special => Backing::Special,

@@ -1,6 +1,6 @@
 //! What the kernel is to let through, checked against itself and the system.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
 
 use mmwatch_common::event::COMM_LEN;
 
@@ -203,7 +203,16 @@ pub(super) fn pid_namespace(of: &str, proc: &Proc) -> Result<NamespaceOf> {
 }
 
 pub(super) fn check_pid(pid: u32, proc: &Proc) -> Result<()> {
-    match proc.pid_kind(pid)? {
+    let kind = match proc.pid_kind(pid) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Error::Kernel(format!(
+                "process {pid} may not be looked at ({source}), as /proc is mounted with hidepid; \
+                 run mmwatch as root or with CAP_SYS_PTRACE"
+            )));
+        }
+        kind => kind?,
+    };
+    match kind {
         PidKind::Process => Ok(()),
         PidKind::ThreadOf(tgid) => Err(usage(format!(
             "{pid} is a thread of process {tgid}; use --pid {tgid}, perhaps with --comm for the \

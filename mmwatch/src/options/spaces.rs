@@ -2,9 +2,9 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, time::Duration};
 
-use super::{Form, MIN_INTERVAL, System, View, filter::check_pid, usage};
+use super::{Form, MIN_INTERVAL, System, Unpollable, View, filter::check_pid, usage};
 use crate::{
-    cli::{MapsArgs, SharedArgs, SharedOutputArg, WatchArgs},
+    cli::{HooksArg, MapsArgs, SharedArgs, SharedOutputArg, WatchArgs},
     error::Result,
     maps::read::Source,
     process::PidKind,
@@ -69,6 +69,9 @@ pub(super) fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
                 "{option} looks at one process at a time; leave the others out"
             )));
         }
+    }
+    if args.faults.is_some() && args.kernel.hooks == HooksArg::Proc {
+        return Err(usage(Unpollable::FAULTS.refusal()));
     }
     if args.picture && form == Form::Json {
         return Err(usage(

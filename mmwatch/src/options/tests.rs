@@ -37,7 +37,7 @@ fn without_anything_it_is_top_of_everything() {
         }
     );
     assert_eq!(options.form, Form::Text);
-    assert_eq!(options.hooks, Hooks::Auto);
+    assert_eq!(options.hooks, Some(Hooks::Auto));
     assert_eq!(options.delivery.buffer_bytes, 8 << 20);
     assert_eq!(options.duration, None);
     assert_eq!(options.command, None);
@@ -79,7 +79,7 @@ fn filters_are_put_together() {
     ]);
     assert_eq!(options.view, View::Trace);
     assert_eq!(options.form, Form::Json);
-    assert_eq!(options.hooks, Hooks::Only(Backend::Kprobe));
+    assert_eq!(options.hooks, Some(Hooks::Only(Backend::Kprobe)));
     assert_eq!(options.delivery.buffer_bytes, 8192);
     assert_eq!(options.duration, Some(Duration::from_millis(500)));
     assert_eq!(
@@ -153,6 +153,35 @@ fn what_nobody_can_satisfy_is_refused() {
 }
 
 #[test]
+fn polling_takes_what_it_can_know() {
+    let polled = options(&["--hooks", "proc", "-n", "x", "-u", "0", "-i", "10ms"]);
+    assert_eq!((polled.hooks, polled.unpollable()), (None, None));
+    options(&["stat", "--hooks", "proc", "--by", "pod", "--", "sh"]);
+    let about = |args: &[&str]| {
+        let Unpollable { what, about, .. } = options(args).unpollable().unwrap();
+        (what, about)
+    };
+    assert_eq!(about(&["trace"]), ("trace", "operations"));
+    assert_eq!(about(&["verify"]), ("verify", "operations"));
+    assert_eq!(about(&["top", "--faults"]), ("--faults", "page faults"));
+    for (args, option) in [
+        (&["--op", "map"][..], "--op"),
+        (&["--min-size", "1"], "--min-size"),
+        (&["--backing", "special"], "--backing"),
+        (&["--suspect"], "--suspect"),
+        (&["-x"], "--failed"),
+        (&["--simulate-loss", "0.1"], "--simulate-loss"),
+    ] {
+        assert_eq!(about(&[&["top"], args].concat()).0, option);
+        let message = refusal(&[&["top", "--hooks", "proc"], args].concat());
+        assert!(
+            message.contains(&format!("leave {option} out")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_thread_is_not_a_process() {
     let (tell, told) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
@@ -169,6 +198,26 @@ fn a_thread_is_not_a_process() {
     );
     drop(end);
     thread.join().unwrap();
+}
+
+#[test]
+fn a_process_that_shows_nothing_is_no_wrong_use() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    let root = std::env::temp_dir().join(format!("mmwatch-{}-closed", std::process::id()));
+    fs::create_dir_all(root.join("7")).unwrap();
+    fs::set_permissions(root.join("7"), fs::Permissions::from_mode(0o0)).unwrap();
+    let proc = Proc::at(&root);
+    let nobody = std::thread::spawn(move || {
+        // SAFETY: takes a number; of this thread alone, which then ends.
+        unsafe { libc::setfsuid(65_534) };
+        filter::check_pid(7, &proc)
+    });
+    let error = nobody.join().unwrap().unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains("hidepid"), "{error}");
+    fs::remove_dir(root.join("7")).unwrap();
+    fs::remove_dir(root).unwrap();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     event::{Cause, Event, Op, What},
     identity::Who,
     ledger::{Ledger, SinkCounters},
-    text::{Bytes, Escaped},
+    text::{Compact, Escaped},
 };
 
 /// One line per event; the ledger at the end goes to another writer.
@@ -244,20 +244,6 @@ impl Line<'_> {
                 Ok(())
             }
             What::Exit(exit) => write!(f, " {} VMAs", exit.vmas_removed),
-        }
-    }
-}
-
-/// A size in 7 columns: `4KiB`, `1.5MiB`, but `1020KiB`, `1023MiB` without a fraction.
-struct Compact(u64);
-
-impl fmt::Display for Compact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = 1_u64 << (self.0.max(1).ilog2() / 10 * 10);
-        if self.0 / unit < 100 {
-            Bytes(self.0).fmt(f)
-        } else {
-            Bytes(self.0 / unit * unit).fmt(f)
         }
     }
 }

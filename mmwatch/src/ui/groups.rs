@@ -33,20 +33,25 @@ pub(super) fn sum(out: &mut String, groups: Option<&Groups>, name: &str) -> fmt:
     }
 }
 
-/// One group. Of an id the beginning is shown, as container runtimes do; of a
-/// long path the end, which says more.
-pub(super) fn row(out: &mut String, group: &Group, limit: u32) -> fmt::Result {
-    let name = group.name.as_deref().unwrap_or("-");
+/// The name of a group in so many columns. Of an id the beginning is shown, as
+/// container runtimes do; of a long path the end, which says more.
+pub(super) fn name(out: &mut String, name: Option<&str>, width: usize) -> fmt::Result {
+    let name = name.unwrap_or("-");
     let is_id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let name = if is_id { &name[..SHORT_ID] } else { name };
     let name = Escaped(name.as_bytes()).to_string();
-    let skipped = name.chars().count().saturating_sub(NAME_WIDTH);
+    let skipped = name.chars().count().saturating_sub(width);
     if skipped == 0 {
-        write!(out, "{name:<NAME_WIDTH$}")?;
+        write!(out, "{name:<width$}")
     } else {
         let tail: String = name.chars().skip(skipped + 1).collect();
-        write!(out, "…{tail}")?;
+        write!(out, "…{tail}")
     }
+}
+
+/// One group.
+pub(super) fn row(out: &mut String, group: &Group, limit: u32) -> fmt::Result {
+    name(out, group.name.as_deref(), NAME_WIDTH)?;
     let percent = Percent {
         part: u64::from(group.vmas_of_largest),
         limit: u64::from(limit),

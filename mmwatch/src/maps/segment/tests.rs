@@ -348,3 +348,30 @@ fn headers_are_wanted_of_files_with_code_once() {
     let files: Vec<_> = code_files(&lines).into_iter().map(|(id, _)| id).collect();
     assert_eq!(files, [(Dev(0xfe << 20), 2)]);
 }
+
+#[test]
+fn a_line_alone_tells_its_backing_as_all_of_them_do() {
+    let own = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let made_up = "\
+1000-2000 rw-p 00000000 00:00 0 [anon:x]
+2000-3000 rw-s 00000000 00:01 8 [anon_shmem:x]
+3000-4000 rw-s 00000000 00:01 8 /dev/zero (deleted)
+4000-5000 rw-p 00000000 00:05 8 /dev/zero
+5000-6000 rw-s 00000000 00:05 9 /dev/dri/card0
+6000-7000 rw-s 00000000 00:01 3 /SYSV00000000 (deleted)
+7000-8000 rw-s 00000000 00:1a 4 /dev/shm/x
+8000-9000 rw-s 00000000 00:0e 5 anon_inode:[perf_event]
+9000-a000 r--p 00000000 00:00 0 [vvar_vclock]
+a000-b000 rw-p 00000000 00:0f 6 /anon_hugepage (deleted)
+b000-c000 r-xp 00000000 00:00 0 [uprobes]
+c000-d000 rw-p 00000000 fe:00 7 /bin/x
+d000-e000 rw-p 00000000 00:00 0
+e000-f000 rw-p 00000000 00:00 0 [stack]
+f000-10000 rw-s 00000000 00:10 8 /dev/hugepages/x
+";
+    for text in [own.as_str(), made_up, &image(PROGRAM, 1, "/bin/p")] {
+        for vma in classify(parse_maps(text.as_bytes()).unwrap(), &clues()) {
+            assert_eq!(backing_of(&vma.line), vma.backing, "{vma:?}");
+        }
+    }
+}

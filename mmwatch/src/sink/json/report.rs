@@ -56,7 +56,7 @@ struct ProcessFields<'a> {
 
 /// Whose a process is.
 #[derive(Serialize)]
-struct WhoFields<'a> {
+pub(super) struct WhoFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ns_pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ impl<'a> ProcessFields<'a> {
 }
 
 impl<'a> WhoFields<'a> {
-    fn new(who: &'a Who) -> Self {
+    pub(super) fn new(who: &'a Who) -> Self {
         let cgroup = who.cgroup.as_deref();
         let container = who.container();
         Self {
