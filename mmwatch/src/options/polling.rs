@@ -80,10 +80,10 @@ impl Options {
         }
         // What is polled are the processes of the pid namespace of the mounted /proc.
         let elsewhere = [
-            ("--scope", self.scope.is_some()),
-            ("--pidns", self.pid_namespace.is_some()),
+            ("--scope", "containers", self.scope.is_some()),
+            ("--pidns", "pid namespaces", self.pid_namespace.is_some()),
         ];
-        let given = elsewhere.iter().find(|(_, is_given)| *is_given);
-        given.map(|(option, _)| Unpollable::option(option, "processes by their namespaces"))
+        let given = elsewhere.iter().find(|(_, _, is_given)| *is_given);
+        given.map(|(option, about, _)| Unpollable::option(option, about))
     }
 }
