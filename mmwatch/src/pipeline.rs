@@ -19,7 +19,7 @@ use crate::{
     decode::Decoder,
     error::{Error, Result},
     explain::explain,
-    identity::{Directory, Here, Hierarchy},
+    identity::{Directory, Here, Hierarchy, Runtimes},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
     maps::{self, History, read::Reading},
@@ -46,6 +46,8 @@ pub struct Job {
     pub proc: Proc,
     /// The hierarchy of cgroups by which processes are told apart.
     pub hierarchy: Option<Hierarchy>,
+    /// Where containers have their names from.
+    pub runtimes: Runtimes,
     /// Where mmwatch runs.
     pub here: Here,
 }
@@ -190,6 +192,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
                 // They tell of no cgroups.
                 Work::Verify { .. } | Work::Maps { .. } => None,
             },
+            job.runtimes,
             &job.here,
         ),
         pid_namespace: job.here.pid_namespace.map(|namespace| namespace.inode),
@@ -416,6 +419,10 @@ impl<S: Source> Watch<S> {
                 // The sums before the list: see `Churn::update`.
                 let sums = self.source.sums()?;
                 let listed = self.source.processes()?;
+                let of_sums = sums.iter().map(|(_, process)| process.identity);
+                for identity in of_sums.chain(listed.iter().map(|row| row.identity)) {
+                    self.directory.meet(identity, &mut self.source);
+                }
                 for key in churn.update(boot_ns()?, &sums, &listed) {
                     self.source.forget(key);
                 }

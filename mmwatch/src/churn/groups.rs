@@ -3,7 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{Report, Row};
-use crate::{event::Comm, identity::Who};
+use crate::{
+    event::Comm,
+    identity::{Container, Names, Who},
+};
 
 /// What processes have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct Groups {
 pub struct Group {
     /// What they have in common; `None` for those that have nothing of the sort.
     pub name: Option<String>,
+    /// Of a group by container or pod: the container, or one of the pod's.
+    pub container: Option<Container>,
     /// How many they are, those among them that ended in the interval.
     pub processes: u64,
     /// VMAs of all of them now.
@@ -90,6 +95,16 @@ pub struct Group {
     pub row: Row,
 }
 
+impl Group {
+    /// Takes a container for its own, unless it has one whose names are known.
+    fn meet(&mut self, container: &Container) {
+        let has_names = |of: &Container| of.names != Names::default();
+        if !self.container.as_ref().is_some_and(has_names) {
+            self.container = Some(container.clone());
+        }
+    }
+}
+
 impl Report {
     /// Puts the processes into groups, of which `rows` are shown; all others
     /// go into [`Report::other`], so that sums stay what they are.
@@ -100,6 +115,11 @@ impl Report {
             let whose = (process.key.tgid, process.comm, process.uid);
             let name = by.of(whose, process.who.as_deref(), &mut user);
             let group = groups.entry(name).or_default();
+            if let By::Container | By::Pod = by
+                && let Some(container) = process.who.as_deref().and_then(Who::container)
+            {
+                group.meet(container);
+            }
             group.processes += 1;
             group.vmas += u64::from(process.vmas.unwrap_or(0));
             group.vmas_of_largest = group.vmas_of_largest.max(process.vmas.unwrap_or(0));
@@ -123,11 +143,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        churn::Churn,
-        identity::{Cgroup, Who},
-        sample,
-    };
+    use crate::{churn::Churn, identity::Cgroup, sample};
 
     /// Three processes of two containers, and one of none.
     fn report() -> Report {

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use super::Owner;
+use super::{Container, Owner};
 
 /// Controllers whose v1 hierarchy is taken where there is one, best first: container
 /// runtimes give each container a cgroup of its own in all of them.
@@ -63,17 +64,17 @@ impl Hierarchy {
             .then(|| CgroupRoot::new(metadata.ino(), &path))
     }
 
-    /// The cgroups of the containers whose id begins so, each with that id.
-    pub fn containers(&self, id: &str) -> Vec<(String, CgroupRoot)> {
-        let mut found: Vec<(String, CgroupRoot)> = Vec::new();
+    /// All containers, without their names, each with its cgroup.
+    pub fn containers(&self) -> Vec<(Container, CgroupRoot)> {
+        let mut found: Vec<(Container, CgroupRoot)> = Vec::new();
+        let mut ids = FxHashSet::default();
         for (inode, path) in self.walk() {
             let Some(container) = Owner::of(&path).container else {
                 continue;
             };
             // The first is the outermost: a container has cgroups of its own.
-            let is_new = found.iter().all(|(id, _)| *id != container.id);
-            if container.id.starts_with(id) && is_new {
-                found.push((container.id, CgroupRoot::new(inode, &path)));
+            if ids.insert(container.id.clone()) {
+                found.push((container, CgroupRoot::new(inode, &path)));
             }
         }
         found

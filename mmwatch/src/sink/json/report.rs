@@ -4,10 +4,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{SCHEMA, as_text, lossy};
 use crate::{
-    churn::{BackingSums, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
+    churn::{
+        BackingSums, By, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums,
+    },
     clock::{WallClock, WallTime},
     event::{Backing, Op, Suspect},
-    identity::Who,
+    identity::{Container, Runtime, Who},
     ledger::{Ledger, LedgerJson},
 };
 
@@ -65,10 +67,31 @@ pub(super) struct WhoFields<'a> {
     unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
+    #[serde(flatten)]
+    of_container: Option<ContainerFields<'a>>,
+}
+
+/// What is known of a container but its id.
+#[derive(Serialize)]
+struct ContainerFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'static str>,
+    #[serde(flatten)]
+    pod: PodFields<'a>,
+}
+
+#[derive(Serialize)]
+struct PodFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +104,10 @@ struct GroupsFields<'a> {
 struct GroupFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+    #[serde(flatten)]
+    container: Option<ContainerFields<'a>>,
+    #[serde(flatten)]
+    pod: Option<PodFields<'a>>,
     processes: u64,
     vmas: u64,
     vmas_of_largest: u32,
@@ -210,16 +237,42 @@ impl<'a> WhoFields<'a> {
             cgroup: cgroup.map(|cgroup| cgroup.path.as_str()),
             unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_deref()),
             container: container.map(|container| container.id.as_str()),
-            runtime: container.and_then(|container| Some(container.runtime?.name())),
-            pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
+            of_container: container.map(ContainerFields::new),
+        }
+    }
+}
+
+impl<'a> ContainerFields<'a> {
+    fn new(container: &'a Container) -> Self {
+        Self {
+            container_name: container.names.name.as_deref(),
+            container_image: container.names.image.as_deref(),
+            runtime: container.runtime.map(Runtime::name),
+            pod: PodFields::new(container),
+        }
+    }
+}
+
+impl<'a> PodFields<'a> {
+    fn new(container: &'a Container) -> Self {
+        Self {
+            pod_uid: container.pod_uid.as_deref(),
+            pod_name: container.names.pod.as_deref(),
+            pod_namespace: container.names.pod_namespace.as_deref(),
         }
     }
 }
 
 impl<'a> GroupsFields<'a> {
     fn new(groups: &'a Groups, faults: Option<Faults>) -> Self {
+        let container = |of: By, group: &'a Group| {
+            let container = group.container.as_ref();
+            container.filter(|_| of == groups.by)
+        };
         let group = |group: &'a Group| GroupFields {
             name: group.name.as_deref(),
+            container: container(By::Container, group).map(ContainerFields::new),
+            pod: container(By::Pod, group).map(PodFields::new),
             processes: group.processes,
             vmas: group.vmas,
             vmas_of_largest: group.vmas_of_largest,
