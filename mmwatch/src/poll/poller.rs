@@ -177,6 +177,7 @@ impl Process {
             comm: closer.comm,
             uid: closer.whose.uid,
             who: closer.whose.who.clone(),
+            program: closer.whose.program.clone(),
             alive,
             vmas_peak: self.vmas_peak,
             reading,

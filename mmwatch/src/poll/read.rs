@@ -112,6 +112,8 @@ pub struct Whose {
     pub uid: u32,
     /// Its cgroup, and its id in its own pid namespace.
     pub who: Arc<Who>,
+    /// The path of its program, where that may be known.
+    pub program: Option<Arc<str>>,
 }
 
 /// Reads processes.
@@ -169,8 +171,10 @@ impl Reader {
         let path = dir.join("cgroup");
         // There is none where the kernel was built without cgroups.
         let cgroup = self.fill(&path).ok().and_then(|()| self.cgroup());
+        let program = self.proc.program(pid);
         Ok(Found::Here(Whose {
             uid,
+            program: program.map(|path| path.to_string_lossy().into()),
             who: Arc::new(Who {
                 here_pid: None,
                 namespace_pid,

@@ -3,7 +3,11 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use super::{Reading, Tally};
-use crate::{churn::By, event::Comm, identity::Who};
+use crate::{
+    churn::{By, Member},
+    event::Comm,
+    identity::Who,
+};
 
 /// What is known at a moment.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,8 @@ pub struct Polled {
     pub uid: u32,
     /// Whose it is.
     pub who: Arc<Who>,
+    /// The path of its program, where that may be known.
+    pub program: Option<Arc<str>>,
     /// Whether it was there at the last look.
     pub alive: bool,
     /// Most VMAs that a look found.
@@ -198,8 +204,14 @@ impl Poll {
     ) -> Self {
         let mut groups: BTreeMap<Option<String>, Sum> = BTreeMap::new();
         for process in self.processes.drain(..).filter(|process| process.alive) {
-            let whose = (process.pid, process.comm, process.uid);
-            let name = by.of(whose, Some(&process.who), &mut user);
+            let member = Member {
+                pid: process.pid,
+                comm: process.comm,
+                uid: process.uid,
+                program: process.program.as_deref(),
+                who: Some(&process.who),
+            };
+            let name = by.of(&member, &mut user);
             groups.entry(name).or_default().add(&process);
         }
         let mut shown: Vec<_> = groups

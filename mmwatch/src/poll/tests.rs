@@ -119,6 +119,7 @@ impl Procfs {
         );
         put("cgroup", format!("9:name=systemd:/x\n4:memory:{cgroup}\n"));
         put("maps", (*maps).to_owned());
+        let _ = std::os::unix::fs::symlink(format!("/bin/{comm}"), dir.join("exe"));
     }
 
     fn remove(&self, pid: u32) {
@@ -468,6 +469,11 @@ fn groups_are_those_of_top() {
     assert_eq!(groups.rows[0].sum.vmas_of_largest, 3);
     assert_eq!((poll.other.processes, poll.other.vmas()), (1, 2));
     assert_eq!((poll.all.processes, poll.all.vmas()), (4, 14));
+
+    let poll = poller.report(2, By::Exe).unwrap();
+    let programs = poll.groups.as_ref().unwrap().rows.iter();
+    let programs: Vec<_> = programs.map(|Group { name, .. }| name.as_deref()).collect();
+    assert_eq!(programs, [Some("/bin/p")]);
 }
 
 proptest! {

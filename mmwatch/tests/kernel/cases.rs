@@ -200,6 +200,10 @@ pub const PROCESSES: &[(&str, Case)] = &[
         identity::containers_have_their_sums,
     ),
     (
+        "programs_have_their_sums",
+        identity::programs_have_their_sums,
+    ),
+    (
         "every_row_of_a_program_has_a_name",
         scenes::every_row_of_a_program_has_a_name,
     ),
