@@ -29,6 +29,14 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup that the mount begins at.
     pub root: String,
+    /// How far above the caller's cgroup namespace the mount begins, if it does: then `root`
+    /// is as if that were the root of the hierarchy, which it mostly is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub above: u32,
+}
+
+fn is_zero(above: &u32) -> bool {
+    *above == 0
 }
 
 /// A cgroup, with all that are below it.
@@ -125,11 +133,21 @@ impl Hierarchy {
                 mounts.iter().find(|mount| mount.kind == "cgroup2")?,
             ),
         };
+        // `/../../below`
+        let mut root = mount.root;
+        let mut above = 0;
+        while let Some(rest) = root.strip_prefix("/..")
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            root = rest;
+            above += 1;
+        }
         Some(Self {
             controller,
             number,
             mount: mount.point.into(),
-            root: mount.root.to_owned(),
+            root: if root.is_empty() { "/" } else { root }.to_owned(),
+            above,
         })
     }
 
@@ -232,8 +250,16 @@ mod tests {
         let mounts = "24 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw,nsdelegate\n";
         let found = Hierarchy::of(mounts, "0::/\n", SYSFS.as_ref()).unwrap();
         assert_eq!((found.controller, found.number), (None, 0));
-        assert_eq!(found.root, "/docker/1");
+        assert_eq!((found.root.as_str(), found.above), ("/docker/1", 0));
         assert_eq!(Hierarchy::of("", "0::/\n", SYSFS.as_ref()), None);
+        // The host's, in a container with a cgroup namespace of its own.
+        let of = |root: &str| {
+            let mounts = format!("24 20 0:21 {root} /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+            let found = Hierarchy::of(&mounts, "0::/\n", SYSFS.as_ref()).unwrap();
+            (found.root, found.above)
+        };
+        assert_eq!(of("/../.."), ("/".to_owned(), 2));
+        assert_eq!(of("/../below"), ("/below".to_owned(), 1));
     }
 
     #[test]
@@ -256,6 +282,7 @@ mod tests {
             number,
             mount: PathBuf::new(),
             root: "/".to_owned(),
+            above: 0,
         };
         for (number, want) in [
             (7, Some("/p:q")),
@@ -277,6 +304,7 @@ mod tests {
             number: 0,
             mount: dir.clone(),
             root: root.to_owned(),
+            above: 0,
         };
         let inode = |path: &str| fs::metadata(dir.join(path)).unwrap().ino();
         let mut found = hierarchy("/").walk();

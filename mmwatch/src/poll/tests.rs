@@ -132,6 +132,7 @@ impl Procfs {
             number: 4,
             mount: PathBuf::new(),
             root: "/".to_owned(),
+            above: 0,
         };
         Poller::new(Proc::at(&self.0), Some(hierarchy), filter, CLOCKS).unwrap()
     }
