@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_mount_may_begin_above_what_is_seen() {
-        let below = |above, root: &str| {
+        let root_of = |above, root: &str| {
             let hierarchy = Hierarchy {
                 controller: None,
                 number: 0,
@@ -265,14 +265,14 @@ mod tests {
                 root: root.to_owned(),
                 above,
             };
-            super::below("/kubepods/pod/web", &hierarchy)
+            below("/kubepods/pod/web", &hierarchy)
         };
-        assert_eq!(below(0, "/"), "/kubepods/pod/web");
-        assert_eq!(below(0, "/init"), "/kubepods/pod/web/init");
-        assert_eq!(below(2, "/"), "/kubepods");
-        assert_eq!(below(1, "/db"), "/kubepods/pod/db");
-        assert_eq!(below(3, "/"), "/");
-        assert_eq!(below(4, "/"), "/");
+        assert_eq!(root_of(0, "/"), "/kubepods/pod/web");
+        assert_eq!(root_of(0, "/init"), "/kubepods/pod/web/init");
+        assert_eq!(root_of(2, "/"), "/kubepods");
+        assert_eq!(root_of(1, "/db"), "/kubepods/pod/db");
+        assert_eq!(root_of(3, "/"), "/");
+        assert_eq!(root_of(4, "/"), "/");
     }
 
     #[test]

@@ -116,9 +116,9 @@ impl Hierarchy {
         let mut mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
         mounts.sort_by_key(|mount| !Path::new(mount.point).starts_with(sysfs));
         let v1 = CONTROLLERS.iter().find_map(|controller| {
-            let mount = mounts
-                .iter()
-                .find(|mount| mount.kind == "cgroup" && mount.has(controller))?;
+            let mount = visible(&mounts, |mount| {
+                mount.kind == "cgroup" && mount.has(controller)
+            })?;
             Some((
                 Some((*controller).to_owned()),
                 number(own, controller)?,
@@ -127,11 +127,7 @@ impl Hierarchy {
         });
         let (controller, number, mount) = match v1 {
             Some(found) => found,
-            None => (
-                None,
-                0,
-                mounts.iter().find(|mount| mount.kind == "cgroup2")?,
-            ),
+            None => (None, 0, visible(&mounts, |mount| mount.kind == "cgroup2")?),
         };
         // `/../../below`
         let mut root = mount.root;
@@ -177,6 +173,16 @@ fn walk(dir: &Path, path: &str, depth: usize, found: &mut Vec<(u64, String)>) {
             walk(&entry.path(), &below, depth + 1, found);
         }
     }
+}
+
+/// The first of the mounts that are wanted, or what was mounted over it later.
+fn visible<'a>(
+    mounts: &'a [Mount<'a>],
+    is_wanted: impl Fn(&Mount<'_>) -> bool,
+) -> Option<&'a Mount<'a>> {
+    let wanted = || mounts.iter().filter(|mount| is_wanted(mount));
+    let first = wanted().next()?;
+    wanted().rfind(|mount| mount.point == first.point)
 }
 
 /// The number of a controller's hierarchy: `4:memory:/path`.
@@ -243,6 +249,15 @@ mod tests {
         let found = Hierarchy::of(HYBRID, "7:pids:/\n0::/\n", SYSFS.as_ref()).unwrap();
         assert_eq!(found.controller.as_deref(), Some("pids"));
         assert_eq!(found.number, 7);
+    }
+
+    #[test]
+    fn what_is_mounted_over_another_counts() {
+        let mounts = "24 20 0:21 /../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      25 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      26 20 0:21 / /mnt ro - cgroup2 cgroup rw\n";
+        let found = Hierarchy::of(mounts, "0::/\n", SYSFS.as_ref()).unwrap();
+        assert_eq!((found.root.as_str(), found.above), ("/docker/1", 0));
     }
 
     #[test]
