@@ -209,18 +209,9 @@ impl Cgroups {
     fn meet(&mut self, id: u64, path: String) {
         let known = self.met.get(&id).is_some_and(Option::is_some);
         if !known && self.met.len() < MAX_CGROUPS {
-            let cgroup = self.named(path);
+            let cgroup = Arc::new(self.runtimes.cgroup(path));
             self.met.insert(id, Some(cgroup));
         }
-    }
-
-    /// The cgroup with this path.
-    fn named(&self, path: String) -> Arc<Cgroup> {
-        let mut cgroup = Cgroup::new(path);
-        if let Some(container) = &mut cgroup.owner.container {
-            self.runtimes.name(container);
-        }
-        Arc::new(cgroup)
     }
 
     /// The cgroup with this id. `told` is what the kernel said of it when it
@@ -236,7 +227,7 @@ impl Cgroups {
             self.met.clear();
         }
         if let Some(path) = told() {
-            let cgroup = Some(self.named(path));
+            let cgroup = Some(Arc::new(self.runtimes.cgroup(path)));
             self.met.insert(id, cgroup.clone());
             return cgroup;
         }

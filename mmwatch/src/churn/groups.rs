@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::{Report, Row};
 use crate::{
     event::Comm,
-    identity::{Container, Names, Who},
+    identity::{Container, Who},
 };
 
 /// What processes have in common.
@@ -49,6 +49,14 @@ impl By {
             Self::Cgroup => "cgroup",
             Self::Container => "container",
             Self::Pod => "pod",
+        }
+    }
+
+    /// The container of a process, where groups have one.
+    pub(crate) fn container(self, who: Option<&Who>) -> Option<&Container> {
+        match self {
+            Self::Container | Self::Pod => who?.container(),
+            Self::Process | Self::Comm | Self::Exe | Self::User | Self::Cgroup => None,
         }
     }
 
@@ -109,16 +117,6 @@ pub struct Group {
     pub row: Row,
 }
 
-impl Group {
-    /// Takes a container for its own, unless it has one whose names are known.
-    fn meet(&mut self, container: &Container) {
-        let has_names = |of: &Container| of.names != Names::default();
-        if !self.container.as_ref().is_some_and(has_names) {
-            self.container = Some(container.clone());
-        }
-    }
-}
-
 impl Report {
     /// Puts the processes into groups, of which `rows` are shown; all others
     /// go into [`Report::other`], so that sums stay what they are.
@@ -135,10 +133,8 @@ impl Report {
             };
             let name = by.of(&member, &mut user);
             let group = groups.entry(name).or_default();
-            if let By::Container | By::Pod = by
-                && let Some(container) = process.who.as_deref().and_then(Who::container)
-            {
-                group.meet(container);
+            if let Some(container) = by.container(process.who.as_deref()) {
+                Container::stand_for(&mut group.container, container);
             }
             group.processes += 1;
             group.vmas += u64::from(process.vmas.unwrap_or(0));

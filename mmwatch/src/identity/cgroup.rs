@@ -26,6 +26,15 @@ pub struct Container {
     pub names: Names,
 }
 
+impl Container {
+    /// Takes `met` for the container of a group, unless there is one whose names are known.
+    pub(crate) fn stand_for(group: &mut Option<Self>, met: &Self) {
+        if group.as_ref().is_none_or(|of| of.names == Names::default()) {
+            *group = Some(met.clone());
+        }
+    }
+}
+
 /// What people call a container, where they do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Names {

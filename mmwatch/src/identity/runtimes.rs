@@ -13,7 +13,10 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::cgroup::{Container, Names, Runtime};
+use super::{
+    Cgroup,
+    cgroup::{Container, Names, Runtime},
+};
 
 /// Longest file that is read: Podman keeps all its containers in one.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -55,6 +58,15 @@ impl Runtimes {
     /// The state of the machine whose file system is at `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// The cgroup with this path, and the names of its container.
+    pub fn cgroup(&self, path: String) -> Cgroup {
+        let mut cgroup = Cgroup::new(path);
+        if let Some(container) = &mut cgroup.owner.container {
+            self.name(container);
+        }
+        cgroup
     }
 
     /// Adds the names of a container, and its runtime where the path did not tell it.

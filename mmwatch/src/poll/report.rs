@@ -6,7 +6,7 @@ use super::{Reading, Tally};
 use crate::{
     churn::{By, Member},
     event::Comm,
-    identity::Who,
+    identity::{Container, Who},
 };
 
 /// What is known at a moment.
@@ -164,6 +164,8 @@ pub struct Groups {
 pub struct Group {
     /// What they have in common; `None` for those that have nothing of the sort.
     pub name: Option<String>,
+    /// Of a group by container or pod: the container, or one of the pod's.
+    pub container: Option<Container>,
     /// What they have together.
     pub sum: Sum,
 }
@@ -202,7 +204,7 @@ impl Poll {
         rows: usize,
         mut user: impl FnMut(u32) -> String,
     ) -> Self {
-        let mut groups: BTreeMap<Option<String>, Sum> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<String>, (Option<Container>, Sum)> = BTreeMap::new();
         for process in self.processes.drain(..).filter(|process| process.alive) {
             let member = Member {
                 pid: process.pid,
@@ -212,11 +214,19 @@ impl Poll {
                 who: Some(&process.who),
             };
             let name = by.of(&member, &mut user);
-            groups.entry(name).or_default().add(&process);
+            let (known, sum) = groups.entry(name).or_default();
+            if let Some(container) = by.container(Some(&process.who)) {
+                Container::stand_for(known, container);
+            }
+            sum.add(&process);
         }
         let mut shown: Vec<_> = groups
             .into_iter()
-            .map(|(name, sum)| Group { name, sum })
+            .map(|(name, (container, sum))| Group {
+                name,
+                container,
+                sum,
+            })
             .collect();
         shown.sort_by_key(|Group { sum, .. }| Reverse((sum.vmas_delta.unsigned_abs(), sum.vmas())));
         for group in shown.drain(rows.min(shown.len())..) {

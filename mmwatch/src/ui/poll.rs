@@ -63,10 +63,10 @@ fn tables(out: &mut String, poll: &Poll, title: &str) -> fmt::Result {
             "PID", "COMM", "VMAS", "PEAK", "%LIMIT"
         )?,
     }
-    for groups in &poll.groups {
+    if let Some(groups) = &poll.groups {
         for group in &groups.rows {
-            let name = group.name.as_deref();
-            out.push_str(&groups::name(groups.by, name, None, NAME_WIDTH));
+            let (name, container) = (group.name.as_deref(), group.container.as_ref());
+            out.push_str(&groups::name(groups.by, name, container, NAME_WIDTH));
             group_row(out, &group.sum, poll.max_map_count)?;
         }
     }

@@ -94,6 +94,15 @@ struct PodFields<'a> {
     pod_namespace: Option<&'a str>,
 }
 
+/// What is known of a group but its name.
+#[derive(Serialize)]
+pub(super) struct KnownFields<'a> {
+    #[serde(flatten)]
+    container: Option<ContainerFields<'a>>,
+    #[serde(flatten)]
+    pod: Option<PodFields<'a>>,
+}
+
 #[derive(Serialize)]
 struct GroupsFields<'a> {
     by: &'static str,
@@ -105,9 +114,7 @@ struct GroupFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(flatten)]
-    container: Option<ContainerFields<'a>>,
-    #[serde(flatten)]
-    pod: Option<PodFields<'a>>,
+    known: KnownFields<'a>,
     processes: u64,
     vmas: u64,
     vmas_of_largest: u32,
@@ -263,16 +270,22 @@ impl<'a> PodFields<'a> {
     }
 }
 
+impl<'a> KnownFields<'a> {
+    /// Of a group that has a container, or is of one.
+    pub(super) fn new(by: By, container: Option<&'a Container>) -> Self {
+        let of = |wanted| container.filter(|_| by == wanted);
+        Self {
+            container: of(By::Container).map(ContainerFields::new),
+            pod: of(By::Pod).map(PodFields::new),
+        }
+    }
+}
+
 impl<'a> GroupsFields<'a> {
     fn new(groups: &'a Groups, faults: Option<Faults>) -> Self {
-        let container = |of: By, group: &'a Group| {
-            let container = group.container.as_ref();
-            container.filter(|_| of == groups.by)
-        };
         let group = |group: &'a Group| GroupFields {
             name: group.name.as_deref(),
-            container: container(By::Container, group).map(ContainerFields::new),
-            pod: container(By::Pod, group).map(PodFields::new),
+            known: KnownFields::new(groups.by, group.container.as_ref()),
             processes: group.processes,
             vmas: group.vmas,
             vmas_of_largest: group.vmas_of_largest,

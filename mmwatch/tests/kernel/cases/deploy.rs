@@ -95,6 +95,7 @@ pub fn the_profile_has_all_calls(backend: &str) {
         ],
         &["shared", &pid],
         &["flags"],
+        &["stat", "--hooks", "proc", "--by", "exe", "-d", "1"],
     ] {
         assert_good_end(args, &confined(args).wait_with_output().unwrap());
     }
