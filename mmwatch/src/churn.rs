@@ -13,6 +13,7 @@ use std::{cmp::Reverse, mem, sync::Arc};
 use mmwatch_common::{identity::Identity, space::Listed};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+pub(crate) use self::groups::Member;
 use self::trend::Trend;
 pub use self::{
     groups::{By, Group, Groups},
@@ -159,6 +160,8 @@ pub struct ProcessReport {
     pub identity: Identity,
     /// The same in words; filled in by who can look it up.
     pub who: Option<Arc<Who>>,
+    /// The path of its program; filled in where that is asked for.
+    pub program: Option<Arc<str>>,
     /// Whether it had an address space at the end of the interval.
     pub alive: bool,
     /// VMAs now; `None` until the kernel told, and once it ended.
@@ -355,6 +358,7 @@ impl Churn {
                 uid: process.uid,
                 identity: process.identity,
                 who: None,
+                program: None,
                 alive: process.alive,
                 vmas: process.vmas(),
                 vmas_peak: process.space.map(|space| space.vmas_peak),

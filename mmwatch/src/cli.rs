@@ -140,7 +140,7 @@ Examples:
   mmwatch trace --backing shared-file           files written through memory
   mmwatch trace --suspect                       mappings that can run what was written
   mmwatch trace -u www-data -x                  what fails for a user
-  mmwatch trace --container 4f0c                one container
+  mmwatch trace --container web                 one container, by its name or id
   mmwatch trace --cgroup /system.slice          all services
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
@@ -392,8 +392,8 @@ pub struct WatchArgs {
         help_heading = "Filters"
     )]
     pub cgroup: Option<String>,
-    /// Only processes of this container, by its id or how that begins
-    #[arg(long, value_name = "ID", help_heading = "Filters")]
+    /// Only processes of this container, by its name, its id or how that begins
+    #[arg(long, value_name = "ID|NAME", help_heading = "Filters")]
     pub container: Option<String>,
     /// Only threads of exactly this name (15 bytes at most)
     #[arg(short = 'n', long, value_name = "NAME", help_heading = "Filters")]

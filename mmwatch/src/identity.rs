@@ -1,11 +1,13 @@
 //! Whose a process is: its cgroup, and by that its container, pod or unit.
 //!
 //! No daemon is asked. The kernel tells the cgroup's id, and its path when it
-//! is made; of those that were there before, sysfs has the path.
+//! is made; of those that were there before, sysfs has the path. What people
+//! call a container is in what its runtime keeps on disk.
 
 pub mod cgroup;
 pub mod here;
 mod hierarchy;
+mod runtimes;
 
 use std::{path::Path, sync::Arc};
 
@@ -13,9 +15,10 @@ use mmwatch_common::identity::Identity;
 use rustc_hash::FxHashMap;
 
 pub use self::{
-    cgroup::{Container, Owner, Runtime},
+    cgroup::{Container, Names, Owner, Runtime},
     here::{Here, PidNamespace},
     hierarchy::{CgroupRoot, Hierarchy},
+    runtimes::Runtimes,
 };
 use crate::{
     event::{Event, What},
@@ -35,7 +38,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// By its path.
+    /// By its path, which does not tell the names of a container.
     pub fn new(path: String) -> Self {
         Self {
             owner: Owner::of(&path),
@@ -90,10 +93,10 @@ struct Met {
 }
 
 impl Directory {
-    /// With the cgroups of a hierarchy, and what the kernel told of those that cannot be
-    /// seen from here.
-    pub fn new(hierarchy: Option<Hierarchy>, here: &Here) -> Self {
-        let mut cgroups = Cgroups::new(hierarchy);
+    /// With the cgroups of a hierarchy, the names of their containers, and what the kernel
+    /// told of those that cannot be seen from here.
+    pub fn new(hierarchy: Option<Hierarchy>, runtimes: Runtimes, here: &Here) -> Self {
+        let mut cgroups = Cgroups::new(hierarchy, runtimes);
         for (id, path) in here.paths() {
             cgroups.meet(*id, path.clone());
         }
@@ -143,6 +146,13 @@ impl Directory {
         self.processes.remove(&key);
     }
 
+    /// Meets the cgroup of a process: a container's names may be gone with it, and
+    /// it with them, before anybody asks.
+    pub fn meet(&mut self, identity: Identity, source: &mut impl Source) {
+        let id = identity.cgroup_id;
+        self.cgroups.get(id, || source.cgroup_path(id));
+    }
+
     /// What the kernel knew of a process, in words.
     pub fn of(&mut self, tgid: u32, identity: Identity, source: &mut impl Source) -> Arc<Who> {
         let Identity {
@@ -166,16 +176,19 @@ impl Directory {
 #[derive(Debug, Default)]
 pub struct Cgroups {
     hierarchy: Option<Hierarchy>,
+    runtimes: Runtimes,
     /// By their ids; `None` of those whose path nobody knows.
     met: FxHashMap<u64, Option<Arc<Cgroup>>>,
 }
 
 impl Cgroups {
     /// Those of a hierarchy; without one, only what the kernel tells. All that
-    /// there are now are met: later they may be gone.
-    pub fn new(hierarchy: Option<Hierarchy>) -> Self {
+    /// there are now are met: later they may be gone. A container's names are
+    /// looked up when its cgroup is met, and no more.
+    pub fn new(hierarchy: Option<Hierarchy>, runtimes: Runtimes) -> Self {
         let mut cgroups = Self {
             hierarchy,
+            runtimes,
             met: FxHashMap::default(),
         };
         cgroups.walk();
@@ -196,7 +209,8 @@ impl Cgroups {
     fn meet(&mut self, id: u64, path: String) {
         let known = self.met.get(&id).is_some_and(Option::is_some);
         if !known && self.met.len() < MAX_CGROUPS {
-            self.met.insert(id, Some(Arc::new(Cgroup::new(path))));
+            let cgroup = Arc::new(self.runtimes.cgroup(path));
+            self.met.insert(id, Some(cgroup));
         }
     }
 
@@ -213,7 +227,7 @@ impl Cgroups {
             self.met.clear();
         }
         if let Some(path) = told() {
-            let cgroup = Some(Arc::new(Cgroup::new(path)));
+            let cgroup = Some(Arc::new(self.runtimes.cgroup(path)));
             self.met.insert(id, cgroup.clone());
             return cgroup;
         }
@@ -239,6 +253,8 @@ impl Hierarchy {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -251,6 +267,25 @@ mod tests {
         assert_eq!(container.runtime, Some(Runtime::Docker));
         let again = cgroups.get(7, || panic!("it was met before")).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
+    }
+
+    /// Names are looked up when a container is met, and kept when its state is gone.
+    #[test]
+    fn containers_are_named_once() {
+        let root = std::env::temp_dir().join(format!("mmwatch-named-{}", std::process::id()));
+        let dir = root.join("var/lib/docker/containers/web");
+        fs::create_dir_all(&dir).unwrap();
+        let state = r#"{ "Name": "/shop", "Config": { "Image": "shop:1" } }"#;
+        fs::write(dir.join("config.v2.json"), state).unwrap();
+        let mut cgroups = Cgroups::new(None, Runtimes::at(&root));
+        let path = "/system.slice/docker-web.scope".to_owned();
+        let met = cgroups.get(7, || Some(path.clone())).unwrap();
+        let name = |of: &Cgroup| of.owner.container.clone().unwrap().names.name;
+        assert_eq!(name(&met).as_deref(), Some("shop"));
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(cgroups.get(7, || None), Some(met));
+        let late = cgroups.get(8, || Some(path)).unwrap();
+        assert_eq!(name(&late), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     },
     error::{Error, Result},
     flags::Question,
-    identity::Hierarchy,
+    identity::{Hierarchy, Runtimes},
     kernel::{
         load::{Delivery, KernelFilter},
         plan::{Backend, Hooks},
@@ -167,6 +167,8 @@ pub struct System {
     pub passwd: PathBuf,
     /// Finds the hierarchy of cgroups that tells processes apart; called where one is named.
     pub hierarchy: fn(&Path) -> Option<Hierarchy>,
+    /// What container runtimes keep.
+    pub runtimes: Runtimes,
 }
 
 impl System {
@@ -176,6 +178,7 @@ impl System {
             proc: Proc::at(procfs).with_sysfs(sysfs),
             passwd: PASSWD.into(),
             hierarchy: Hierarchy::find,
+            runtimes: Runtimes::default(),
         }
     }
 }

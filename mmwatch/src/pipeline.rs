@@ -19,11 +19,11 @@ use crate::{
     decode::Decoder,
     error::{Error, Result},
     explain::explain,
-    identity::{Directory, Here, Hierarchy},
+    identity::{Directory, Here, Hierarchy, Runtimes},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
     maps::{self, History, read::Reading},
-    process::{Proc, RecentLimits, Users, page_bytes},
+    process::{Proc, Programs, RecentLimits, Users, page_bytes},
     sink::Sink,
     source::{ProcessKey, Source},
     verify::Verifier,
@@ -46,6 +46,8 @@ pub struct Job {
     pub proc: Proc,
     /// The hierarchy of cgroups by which processes are told apart.
     pub hierarchy: Option<Hierarchy>,
+    /// Where containers have their names from.
+    pub runtimes: Runtimes,
     /// Where mmwatch runs.
     pub here: Here,
 }
@@ -102,6 +104,8 @@ enum Desk {
         churn: Box<Churn>,
         rows: usize,
         by: By,
+        /// Where they are asked for.
+        programs: Option<Programs>,
     },
     Verify(Box<Verifier>),
     Maps {
@@ -161,6 +165,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
     // The default dispositions are replaced, so the command can start: from
     // here on an interrupt that ends it does not end mmwatch before its report.
     let mut command = job.command.map(Held::release).transpose()?;
+    let pid_namespace = job.here.pid_namespace.map(|namespace| namespace.inode);
     let mut watch = Watch {
         source,
         decoder: Decoder::new(page_bytes()),
@@ -174,6 +179,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
                 churn: Box::new(Churn::new(boot_ns()?, page_bytes()).with_faults(faults)),
                 rows,
                 by,
+                programs: (by == By::Exe).then(|| Programs::new(job.proc.clone(), pid_namespace)),
             },
             Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
             Work::Maps { pid, .. } => Desk::Maps {
@@ -190,9 +196,10 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
                 // They tell of no cgroups.
                 Work::Verify { .. } | Work::Maps { .. } => None,
             },
+            job.runtimes,
             &job.here,
         ),
-        pid_namespace: job.here.pid_namespace.map(|namespace| namespace.inode),
+        pid_namespace,
         users: None,
         noted: 0,
         output_closed: false,
@@ -412,10 +419,19 @@ impl<S: Source> Watch<S> {
     fn look(&mut self) -> Result<()> {
         match &mut self.desk {
             Desk::Events | Desk::Maps { .. } => {}
-            Desk::Sums { churn, .. } => {
+            Desk::Sums {
+                churn, programs, ..
+            } => {
                 // The sums before the list: see `Churn::update`.
                 let sums = self.source.sums()?;
                 let listed = self.source.processes()?;
+                let of_sums = sums.iter().map(|(_, process)| process.identity);
+                for identity in of_sums.chain(listed.iter().map(|row| row.identity)) {
+                    self.directory.meet(identity, &mut self.source);
+                }
+                if let Some(programs) = programs {
+                    programs.look(&listed);
+                }
                 for key in churn.update(boot_ns()?, &sums, &listed) {
                     self.source.forget(key);
                 }
@@ -436,7 +452,13 @@ impl<S: Source> Watch<S> {
             Desk::Maps { .. } => self.explain(closed)?,
         }
         let ledger = self.ledger(closed)?;
-        if let Desk::Sums { churn, rows, by } = &mut self.desk {
+        if let Desk::Sums {
+            churn,
+            rows,
+            by,
+            programs,
+        } = &mut self.desk
+        {
             let shown = match by {
                 By::Process => *rows,
                 _ => usize::MAX,
@@ -445,6 +467,13 @@ impl<S: Source> Watch<S> {
             for process in &mut report.processes {
                 let (tgid, identity) = (process.key.tgid, process.identity);
                 process.who = Some(self.directory.of(tgid, identity, &mut self.source));
+                process.program = programs
+                    .as_ref()
+                    .and_then(|programs| programs.of(process.key));
+            }
+            if let Some(programs) = programs {
+                // The dead are in a report for the last time once their sums are final.
+                programs.keep(report.processes.iter().map(|process| process.key));
             }
             if *by != By::Process {
                 let users = &mut self.users;

@@ -1,5 +1,7 @@
 //! What `/proc` and the user database say, without keeping anything.
 
+mod programs;
+
 use std::{
     fs,
     io::{self, BufRead as _, BufReader},
@@ -9,6 +11,7 @@ use std::{
 
 use mmwatch_common::event::COMM_LEN;
 
+pub use self::programs::Programs;
 use crate::{
     error::{Error, Result},
     event::Comm,
@@ -154,6 +157,13 @@ impl Proc {
             *byte = of;
         }
         Some(Comm::new(bytes))
+    }
+
+    /// The path of the program that a process runs, as it sees it, with ` (deleted)`
+    /// behind it where there is no such file any more; `None` when the process is no
+    /// more, or is not ours to look at.
+    pub fn program(&self, pid: u32) -> Option<PathBuf> {
+        fs::read_link(self.dir(pid).join("exe")).ok()
     }
 
     /// Inode number of a process's IPC namespace, which tells it from others;

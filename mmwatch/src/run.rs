@@ -18,7 +18,7 @@ use self::scope::Scoped;
 use crate::{
     clock::WallClock,
     error::{Error, Result},
-    identity::{Here, Hierarchy},
+    identity::{Here, Hierarchy, Runtimes},
     kernel::{
         facts::Facts,
         load::{self, Attached},
@@ -106,6 +106,7 @@ fn watch(options: Options, system: &System) -> Result<u8> {
         command,
         proc: system.proc.clone(),
         hierarchy: facts.hierarchy,
+        runtimes: Runtimes::default(),
         here,
     };
     runtime.block_on(pipeline::run(source, job))

@@ -385,6 +385,7 @@ pub(crate) fn polled(pid: u32, before: u64, now: u64, alive: bool) -> Polled {
             namespace_pid: None,
             cgroup: None,
         }),
+        program: Some("/bin/sh".into()),
         alive,
         vmas_peak: Some(before.max(now)),
         reading: reading(3_000_000_000, now),

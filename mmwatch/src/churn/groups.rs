@@ -3,7 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{Report, Row};
-use crate::{event::Comm, identity::Who};
+use crate::{
+    event::Comm,
+    identity::{Container, Who},
+};
 
 /// What processes have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub enum By {
     Process,
     /// Their names.
     Comm,
+    /// The programs that they run.
+    Exe,
     /// Their real users.
     User,
     /// Their cgroups.
@@ -24,9 +29,10 @@ pub enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Process,
         Self::Comm,
+        Self::Exe,
         Self::User,
         Self::Cgroup,
         Self::Container,
@@ -38,6 +44,7 @@ impl By {
         match self {
             Self::Process => "process",
             Self::Comm => "comm",
+            Self::Exe => "exe",
             Self::User => "user",
             Self::Cgroup => "cgroup",
             Self::Container => "container",
@@ -45,23 +52,41 @@ impl By {
         }
     }
 
+    /// The container of a process, where groups have one.
+    pub(crate) fn container(self, who: Option<&Who>) -> Option<&Container> {
+        match self {
+            Self::Container | Self::Pod => who?.container(),
+            Self::Process | Self::Comm | Self::Exe | Self::User | Self::Cgroup => None,
+        }
+    }
+
     /// What a process has of it, if anything; `user` names a user.
     pub(crate) fn of(
         self,
-        (tgid, comm, uid): (u32, Comm, u32),
-        who: Option<&Who>,
+        member: &Member<'_>,
         user: &mut impl FnMut(u32) -> String,
     ) -> Option<String> {
+        let who = member.who;
         let container = || who?.container();
         match self {
-            Self::Process => Some(tgid.to_string()),
-            Self::Comm => Some(comm.to_string()),
-            Self::User => Some(user(uid)),
+            Self::Process => Some(member.pid.to_string()),
+            Self::Comm => Some(member.comm.to_string()),
+            Self::Exe => Some(member.program?.to_owned()),
+            Self::User => Some(user(member.uid)),
             Self::Cgroup => Some(who?.cgroup.as_ref()?.path.clone()),
             Self::Container => Some(container()?.id.clone()),
             Self::Pod => container()?.pod_uid.clone(),
         }
     }
+}
+
+/// What of a process tells its group.
+pub(crate) struct Member<'a> {
+    pub pid: u32,
+    pub comm: Comm,
+    pub uid: u32,
+    pub program: Option<&'a str>,
+    pub who: Option<&'a Who>,
 }
 
 /// The groups of a [`Report`].
@@ -78,6 +103,8 @@ pub struct Groups {
 pub struct Group {
     /// What they have in common; `None` for those that have nothing of the sort.
     pub name: Option<String>,
+    /// Of a group by container or pod: the container, or one of the pod's.
+    pub container: Option<Container>,
     /// How many they are, those among them that ended in the interval.
     pub processes: u64,
     /// VMAs of all of them now.
@@ -97,9 +124,18 @@ impl Report {
     pub fn grouped(mut self, by: By, rows: usize, mut user: impl FnMut(u32) -> String) -> Self {
         let mut groups: BTreeMap<Option<String>, Group> = BTreeMap::new();
         for process in self.processes.drain(..) {
-            let whose = (process.key.tgid, process.comm, process.uid);
-            let name = by.of(whose, process.who.as_deref(), &mut user);
+            let member = Member {
+                pid: process.key.tgid,
+                comm: process.comm,
+                uid: process.uid,
+                program: process.program.as_deref(),
+                who: process.who.as_deref(),
+            };
+            let name = by.of(&member, &mut user);
             let group = groups.entry(name).or_default();
+            if let Some(container) = by.container(process.who.as_deref()) {
+                Container::stand_for(&mut group.container, container);
+            }
             group.processes += 1;
             group.vmas += u64::from(process.vmas.unwrap_or(0));
             group.vmas_of_largest = group.vmas_of_largest.max(process.vmas.unwrap_or(0));
@@ -123,11 +159,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        churn::Churn,
-        identity::{Cgroup, Who},
-        sample,
-    };
+    use crate::{churn::Churn, identity::Cgroup, sample};
 
     /// Three processes of two containers, and one of none.
     fn report() -> Report {
@@ -146,6 +178,9 @@ mod tests {
         churn.update(1, &sample::kernel_sums(&events), &listed);
         let mut report = churn.tick(2, 65_530, usize::MAX);
         for process in &mut report.processes {
+            if process.key.tgid < 4 {
+                process.program = Some("/bin/sh".into());
+            }
             let path = match process.key.tgid {
                 1 | 2 => "/docker/one",
                 3 => "/docker/two",
@@ -199,6 +234,7 @@ mod tests {
     fn each_way_to_group_has_its_names() {
         for (by, want) in [
             (By::Comm, vec![Some("b"), Some("a")]),
+            (By::Exe, vec![None, Some("/bin/sh")]),
             (By::User, vec![Some("user 1000")]),
             (
                 By::Cgroup,

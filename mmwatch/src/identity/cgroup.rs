@@ -13,14 +13,39 @@ pub struct Owner {
 }
 
 /// A container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Container {
     /// Its id, or its name where the runtime has no other.
     pub id: String,
-    /// What runs it, where the path tells.
+    /// What runs it, where that is told.
     pub runtime: Option<Runtime>,
     /// The pod of Kubernetes that it belongs to.
     pub pod_uid: Option<String>,
+    /// What people call it and its pod. A path does not tell: see
+    /// [`Runtimes`](super::Runtimes).
+    pub names: Names,
+}
+
+impl Container {
+    /// Takes `met` for the container of a group, unless there is one whose names are known.
+    pub(crate) fn stand_for(group: &mut Option<Self>, met: &Self) {
+        if group.as_ref().is_none_or(|of| of.names == Names::default()) {
+            *group = Some(met.clone());
+        }
+    }
+}
+
+/// What people call a container, where they do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Names {
+    /// Its name: of a container of a pod, that in the pod.
+    pub name: Option<String>,
+    /// The image that it was made of, by name.
+    pub image: Option<String>,
+    /// The name of its pod.
+    pub pod: Option<String>,
+    /// The namespace of its pod.
+    pub pod_namespace: Option<String>,
 }
 
 /// What runs a container.
@@ -72,9 +97,8 @@ const SCOPES: [(&str, Runtime); 7] = [
 ];
 
 /// Directories whose children are containers.
-const PARENTS: [(&str, Runtime); 4] = [
+const PARENTS: [(&str, Runtime); 3] = [
     ("docker", Runtime::Docker),
-    ("libpod_parent", Runtime::Podman),
     ("lxc", Runtime::Lxc),
     ("lxc.payload", Runtime::Lxc),
 ];
@@ -90,6 +114,7 @@ impl Owner {
                 id: id.to_owned(),
                 runtime,
                 pod_uid: parts.iter().find_map(|part| pod_uid(part)),
+                names: Names::default(),
             });
         let unit = parts.iter().rev().find(|part| is_unit(part));
         Self {
@@ -120,6 +145,10 @@ fn container<'a>(before: &[&str], part: &'a str) -> Option<(&'a str, Option<Runt
     }
     if let Some(name) = part.strip_prefix("lxc.payload.") {
         return Some((name, Some(Runtime::Lxc)));
+    }
+    // Podman that does not know systemd, beside `conmon`.
+    if let Some(id) = part.strip_prefix("libpod-").filter(|id| is_id(id)) {
+        return Some((id, Some(Runtime::Podman)));
     }
     if let Some(name) = nspawn_service(part) {
         return Some((name, Some(Runtime::Nspawn)));

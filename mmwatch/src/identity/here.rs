@@ -120,8 +120,22 @@ impl Here {
     /// Corrects what was read of a hierarchy here, where paths begin at another cgroup.
     pub fn correct(&self, hierarchy: &mut Hierarchy) {
         if let Some(root) = own_path(hierarchy).and_then(|own| self.root(&own)) {
-            hierarchy.root = format!("{root}{}", hierarchy.root.trim_end_matches('/'));
+            hierarchy.root = below(&root, hierarchy);
         }
+    }
+}
+
+/// The root of a hierarchy's mount, of a caller who sees `seen` as the root.
+fn below(seen: &str, hierarchy: &Hierarchy) -> String {
+    let mut base = seen;
+    for _ in 0..hierarchy.above {
+        base = base.rsplit_once('/').map_or("", |(above, _)| above);
+    }
+    let root = format!("{base}{}", hierarchy.root.trim_end_matches('/'));
+    if root.is_empty() {
+        "/".to_owned()
+    } else {
+        root
     }
 }
 
@@ -239,6 +253,26 @@ mod tests {
         assert_eq!(here.root(&format!("{of_container}/init")), None);
         assert_eq!(here.paths().len(), 4);
         assert!(here.paths().contains(&(3, of_container)));
+    }
+
+    #[test]
+    fn a_mount_may_begin_above_what_is_seen() {
+        let root_of = |above, root: &str| {
+            let hierarchy = Hierarchy {
+                controller: None,
+                number: 0,
+                mount: "/sys/fs/cgroup".into(),
+                root: root.to_owned(),
+                above,
+            };
+            below("/kubepods/pod/web", &hierarchy)
+        };
+        assert_eq!(root_of(0, "/"), "/kubepods/pod/web");
+        assert_eq!(root_of(0, "/init"), "/kubepods/pod/web/init");
+        assert_eq!(root_of(2, "/"), "/kubepods");
+        assert_eq!(root_of(1, "/db"), "/kubepods/pod/db");
+        assert_eq!(root_of(3, "/"), "/");
+        assert_eq!(root_of(4, "/"), "/");
     }
 
     #[test]

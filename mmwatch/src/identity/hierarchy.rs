@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use super::Owner;
+use super::{Container, Owner};
 
 /// Controllers whose v1 hierarchy is taken where there is one, best first: container
 /// runtimes give each container a cgroup of its own in all of them.
@@ -28,6 +29,14 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup that the mount begins at.
     pub root: String,
+    /// How far above the caller's cgroup namespace the mount begins, if it does: then `root`
+    /// is as if that were the root of the hierarchy, which it mostly is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub above: u32,
+}
+
+fn is_zero(above: &u32) -> bool {
+    *above == 0
 }
 
 /// A cgroup, with all that are below it.
@@ -63,17 +72,17 @@ impl Hierarchy {
             .then(|| CgroupRoot::new(metadata.ino(), &path))
     }
 
-    /// The cgroups of the containers whose id begins so, each with that id.
-    pub fn containers(&self, id: &str) -> Vec<(String, CgroupRoot)> {
-        let mut found: Vec<(String, CgroupRoot)> = Vec::new();
+    /// All containers, without their names, each with its cgroup.
+    pub fn containers(&self) -> Vec<(Container, CgroupRoot)> {
+        let mut found: Vec<(Container, CgroupRoot)> = Vec::new();
+        let mut ids = FxHashSet::default();
         for (inode, path) in self.walk() {
             let Some(container) = Owner::of(&path).container else {
                 continue;
             };
             // The first is the outermost: a container has cgroups of its own.
-            let is_new = found.iter().all(|(id, _)| *id != container.id);
-            if container.id.starts_with(id) && is_new {
-                found.push((container.id, CgroupRoot::new(inode, &path)));
+            if ids.insert(container.id.clone()) {
+                found.push((container, CgroupRoot::new(inode, &path)));
             }
         }
         found
@@ -107,9 +116,9 @@ impl Hierarchy {
         let mut mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
         mounts.sort_by_key(|mount| !Path::new(mount.point).starts_with(sysfs));
         let v1 = CONTROLLERS.iter().find_map(|controller| {
-            let mount = mounts
-                .iter()
-                .find(|mount| mount.kind == "cgroup" && mount.has(controller))?;
+            let mount = visible(&mounts, |mount| {
+                mount.kind == "cgroup" && mount.has(controller)
+            })?;
             Some((
                 Some((*controller).to_owned()),
                 number(own, controller)?,
@@ -118,17 +127,23 @@ impl Hierarchy {
         });
         let (controller, number, mount) = match v1 {
             Some(found) => found,
-            None => (
-                None,
-                0,
-                mounts.iter().find(|mount| mount.kind == "cgroup2")?,
-            ),
+            None => (None, 0, visible(&mounts, |mount| mount.kind == "cgroup2")?),
         };
+        // `/../../below`
+        let mut root = mount.root;
+        let mut above = 0;
+        while let Some(rest) = root.strip_prefix("/..")
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            root = rest;
+            above += 1;
+        }
         Some(Self {
             controller,
             number,
             mount: mount.point.into(),
-            root: mount.root.to_owned(),
+            root: if root.is_empty() { "/" } else { root }.to_owned(),
+            above,
         })
     }
 
@@ -158,6 +173,16 @@ fn walk(dir: &Path, path: &str, depth: usize, found: &mut Vec<(u64, String)>) {
             walk(&entry.path(), &below, depth + 1, found);
         }
     }
+}
+
+/// The first of the mounts that are wanted, or what was mounted over it later.
+fn visible<'a>(
+    mounts: &'a [Mount<'a>],
+    is_wanted: impl Fn(&Mount<'_>) -> bool,
+) -> Option<&'a Mount<'a>> {
+    let wanted = || mounts.iter().filter(|mount| is_wanted(mount));
+    let first = wanted().next()?;
+    wanted().rfind(|mount| mount.point == first.point)
 }
 
 /// The number of a controller's hierarchy: `4:memory:/path`.
@@ -227,12 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_over_another_counts() {
+        let mounts = "24 20 0:21 /../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      25 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      26 20 0:21 / /mnt ro - cgroup2 cgroup rw\n";
+        let found = Hierarchy::of(mounts, "0::/\n", SYSFS.as_ref()).unwrap();
+        assert_eq!((found.root.as_str(), found.above), ("/docker/1", 0));
+    }
+
+    #[test]
     fn v2_is_what_is_left() {
         let mounts = "24 20 0:21 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw,nsdelegate\n";
         let found = Hierarchy::of(mounts, "0::/\n", SYSFS.as_ref()).unwrap();
         assert_eq!((found.controller, found.number), (None, 0));
-        assert_eq!(found.root, "/docker/1");
+        assert_eq!((found.root.as_str(), found.above), ("/docker/1", 0));
         assert_eq!(Hierarchy::of("", "0::/\n", SYSFS.as_ref()), None);
+        // The host's, in a container with a cgroup namespace of its own.
+        let of = |root: &str| {
+            let mounts = format!("24 20 0:21 {root} /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+            let found = Hierarchy::of(&mounts, "0::/\n", SYSFS.as_ref()).unwrap();
+            (found.root, found.above)
+        };
+        assert_eq!(of("/../.."), ("/".to_owned(), 2));
+        assert_eq!(of("/../below"), ("/below".to_owned(), 1));
     }
 
     #[test]
@@ -255,6 +297,7 @@ mod tests {
             number,
             mount: PathBuf::new(),
             root: "/".to_owned(),
+            above: 0,
         };
         for (number, want) in [
             (7, Some("/p:q")),
@@ -276,6 +319,7 @@ mod tests {
             number: 0,
             mount: dir.clone(),
             root: root.to_owned(),
+            above: 0,
         };
         let inode = |path: &str| fs::metadata(dir.join(path)).unwrap().ino();
         let mut found = hierarchy("/").walk();

@@ -9,7 +9,7 @@ use crate::{
     cli::WatchArgs,
     error::{Error, Result},
     event::{Backing, Op, Suspect},
-    identity::{CgroupRoot, Hierarchy},
+    identity::{CgroupRoot, Container, Hierarchy},
     kernel::load::KernelFilter,
     process::{PidKind, Proc, user_id},
     text::Escaped,
@@ -266,31 +266,51 @@ fn cgroup(path: &str, system: &System) -> Result<CgroupRoot> {
     })
 }
 
-fn container(id: &str, system: &System) -> Result<CgroupRoot> {
-    let hierarchy = hierarchy(system)?;
-    let found = if id.is_empty() {
-        Vec::new()
-    } else {
-        hierarchy.containers(id)
-    };
-    let shown = Escaped(id.as_bytes());
-    match found.as_slice() {
-        [(_, cgroup)] => Ok(*cgroup),
-        [] => Err(usage(format!(
-            "no container here has an id that begins with {shown}; `mmwatch top --by container` \
-             shows those that do something"
+fn container(wanted: &str, system: &System) -> Result<CgroupRoot> {
+    let mut containers = hierarchy(system)?.containers();
+    for (container, _) in &mut containers {
+        system.runtimes.name(container);
+    }
+    chosen(wanted, &containers)
+}
+
+/// As container runtimes have it: an id goes before a name, and a name before how an
+/// id begins.
+pub(super) fn chosen(wanted: &str, containers: &[(Container, CgroupRoot)]) -> Result<CgroupRoot> {
+    let ways: [fn(&Container, &str) -> bool; 3] = [
+        |container, wanted| container.id == wanted,
+        |container, wanted| container.names.name.as_deref() == Some(wanted),
+        |container, wanted| !wanted.is_empty() && container.id.starts_with(wanted),
+    ];
+    let found = ways.iter().find_map(|is_it| {
+        let fits = |(of, _): &&(Container, CgroupRoot)| is_it(of, wanted);
+        let found: Vec<_> = containers.iter().filter(fits).collect();
+        (!found.is_empty()).then_some(found)
+    });
+    let shown = Escaped(wanted.as_bytes());
+    match found.as_deref() {
+        Some([(_, cgroup)]) => Ok(*cgroup),
+        None => Err(usage(format!(
+            "no container here is called {shown} or has an id that begins so; `mmwatch top --by \
+             container` shows those that do something"
         ))),
-        several => {
-            // The id itself may be the beginning of another's.
-            if let Some((_, cgroup)) = several.iter().find(|(of, _)| of == id) {
-                return Ok(*cgroup);
-            }
-            let ids: Vec<_> = several.iter().map(|(id, _)| id.as_str()).collect();
+        Some(several) => {
+            let several: Vec<_> = several.iter().map(|(of, _)| told_apart(of)).collect();
             Err(usage(format!(
-                "the ids of several containers begin with {shown}: {}; give more of the one's",
-                ids.join(", ")
+                "{shown} is the name, or the beginning of the id, of several containers: {}; give \
+                 the id of the one, or more of it",
+                several.join(", ")
             )))
         }
+    }
+}
+
+/// A container's id, and its pod where that has a name.
+fn told_apart(container: &Container) -> String {
+    let Container { id, names, .. } = container;
+    match &names.pod {
+        Some(pod) => format!("{id} (of pod {})", Escaped(pod.as_bytes())),
+        None => id.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     event::{Backing, Op},
+    identity::{CgroupRoot, Container, Names},
     shared::read::Subject,
 };
 
@@ -178,6 +179,51 @@ fn polling_takes_what_it_can_know() {
             message.contains(&format!("leave {option} out")),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn a_container_goes_by_id_or_name() {
+    let container = |id: &str, name: Option<&str>, pod: Option<&str>| Container {
+        id: id.to_owned(),
+        names: Names {
+            name: name.map(str::to_owned),
+            pod: pod.map(str::to_owned),
+            ..Names::default()
+        },
+        ..Container::default()
+    };
+    let containers = [
+        container("4f0c1", Some("web"), None),
+        container("4f0c2", Some("app"), Some("one")),
+        container("5a", Some("app"), Some("two")),
+        container("5a77", None, None),
+        container("cafe", Some("5a7"), None),
+    ];
+    let containers: Vec<_> = (0..)
+        .zip(containers)
+        .map(|(id, container)| (container, CgroupRoot { id, level: 2 }))
+        .collect();
+    let chosen = |wanted: &str| match filter::chosen(wanted, &containers) {
+        Ok(cgroup) => Ok(cgroup.id),
+        Err(Error::Usage(message)) => Err(message),
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(chosen("web"), Ok(0));
+    assert_eq!(chosen("4f0c2"), Ok(1));
+    // A whole id goes before the beginning of one, and so does a name.
+    assert_eq!(chosen("5a"), Ok(2));
+    assert_eq!(chosen("5a7"), Ok(4));
+    let message = chosen("4f0c").unwrap_err();
+    assert!(message.contains("4f0c1, 4f0c2 (of pod one)"), "{message}");
+    let message = chosen("app").unwrap_err();
+    assert!(
+        message.contains("4f0c2 (of pod one), 5a (of pod two)"),
+        "{message}"
+    );
+    for nobody in ["", "shop", "web2"] {
+        let message = chosen(nobody).unwrap_err();
+        assert!(message.contains("no container here"), "{message}");
     }
 }
 

@@ -30,7 +30,11 @@ struct Memory {
     late_sums: Vec<Event>,
     listed: Vec<Listed>,
     forgotten: Rc<RefCell<Vec<ProcessKey>>>,
-    /// Made when the source is stopped.
+    /// The path of every cgroup.
+    cgroup: Option<String>,
+    /// Made, or made empty, when the processes are listed.
+    at_look: Option<PathBuf>,
+    /// The same when the source is stopped.
     at_stop: Option<PathBuf>,
 }
 
@@ -89,6 +93,9 @@ impl Source for Memory {
     }
 
     fn processes(&mut self) -> Result<Vec<Listed>> {
+        if let Some(path) = &self.at_look {
+            fs::write(path, "").unwrap();
+        }
         Ok(self.listed.clone())
     }
 
@@ -97,7 +104,7 @@ impl Source for Memory {
     }
 
     fn cgroup_path(&mut self, _: u64) -> Option<String> {
-        None
+        self.cgroup.clone()
     }
 
     fn tells_order(&self) -> bool {
@@ -177,6 +184,7 @@ fn job(sink: &Memo) -> Job {
         command: None,
         proc: Proc::default(),
         hierarchy: None,
+        runtimes: Runtimes::default(),
         here: Here::default(),
     }
 }
@@ -299,6 +307,44 @@ fn sums_come_at_each_interval_and_at_the_end() {
     assert_balanced(ledger);
     // The process that is not listed is over.
     assert_eq!(*forgotten.borrow(), [ProcessKey::new(100, 1_000)]);
+}
+
+/// Whoever asks only at the end finds the state of its runtime gone.
+#[test]
+fn containers_are_named_while_they_are_there() {
+    let root = env::temp_dir().join(format!("mmwatch-{}-pipeline", std::process::id()));
+    let state = root.join("var/lib/docker/containers/web/config.v2.json");
+    fs::create_dir_all(state.parent().unwrap()).unwrap();
+    fs::write(&state, r#"{ "Name": "/shop", "Config": {} }"#).unwrap();
+    let looked = root.join("looked");
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done", looked.display());
+    let sink = Memo::default();
+    let job = Job {
+        work: Work::Sums {
+            interval: None,
+            rows: 5,
+            by: By::Process,
+            faults: None,
+        },
+        command: sh(&script),
+        runtimes: Runtimes::at(&root),
+        ..job(&sink)
+    };
+    let mut listed = sample::listed(200, "web", 20);
+    listed.identity.cgroup_id = 7;
+    let source = Memory {
+        listed: vec![listed],
+        cgroup: Some("/docker/web".to_owned()),
+        at_look: Some(looked),
+        at_stop: Some(state),
+        ..Memory::default()
+    };
+    run(source, job).unwrap();
+    let seen = sink.seen.borrow();
+    let who = seen.reports[0].0.processes[0].who.as_ref().unwrap();
+    let container = who.container().unwrap();
+    assert_eq!(container.names.name.as_deref(), Some("shop"));
+    fs::remove_dir_all(&root).unwrap();
 }
 
 #[test]

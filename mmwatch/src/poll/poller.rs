@@ -21,7 +21,7 @@ use crate::{
     clock,
     error::Result,
     event::Comm,
-    identity::Hierarchy,
+    identity::{Hierarchy, Runtimes},
     process::{Proc, Users},
 };
 
@@ -177,6 +177,7 @@ impl Process {
             comm: closer.comm,
             uid: closer.whose.uid,
             who: closer.whose.who.clone(),
+            program: closer.whose.program.clone(),
             alive,
             vmas_peak: self.vmas_peak,
             reading,
@@ -215,6 +216,7 @@ impl Poller {
     pub fn new(
         proc: Proc,
         hierarchy: Option<Hierarchy>,
+        runtimes: Runtimes,
         mut filter: Filter,
         clocks: Clocks,
     ) -> Result<Self> {
@@ -222,7 +224,7 @@ impl Poller {
         filter.pids.sort_unstable();
         Ok(Self {
             own_pid: proc.own_pid(),
-            reader: Reader::new(proc, hierarchy),
+            reader: Reader::new(proc, hierarchy, runtimes),
             filter,
             clocks,
             users: None,

@@ -17,7 +17,7 @@ use super::Tally;
 use crate::{
     error::{Error, Result},
     event::Comm,
-    identity::{Cgroup, Hierarchy, Who},
+    identity::{Cgroup, Hierarchy, Runtimes, Who},
     maps::read::malformed,
     process::Proc,
     space::{Line, MalformedLine},
@@ -112,6 +112,8 @@ pub struct Whose {
     pub uid: u32,
     /// Its cgroup, and its id in its own pid namespace.
     pub who: Arc<Who>,
+    /// The path of its program, where that may be known.
+    pub program: Option<Arc<str>>,
 }
 
 /// Reads processes.
@@ -119,17 +121,20 @@ pub struct Whose {
 pub struct Reader {
     proc: Proc,
     hierarchy: Option<Hierarchy>,
+    runtimes: Runtimes,
     cgroups: FxHashMap<String, Arc<Cgroup>>,
     /// What is read into: a file, or a line of one.
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    /// Of a procfs, with the hierarchy of cgroups that tells processes apart.
-    pub fn new(proc: Proc, hierarchy: Option<Hierarchy>) -> Self {
+    /// Of a procfs, with the hierarchy of cgroups that tells processes apart, and where their
+    /// containers have their names from.
+    pub fn new(proc: Proc, hierarchy: Option<Hierarchy>, runtimes: Runtimes) -> Self {
         Self {
             proc,
             hierarchy,
+            runtimes,
             cgroups: FxHashMap::default(),
             buffer: Vec::new(),
         }
@@ -169,8 +174,10 @@ impl Reader {
         let path = dir.join("cgroup");
         // There is none where the kernel was built without cgroups.
         let cgroup = self.fill(&path).ok().and_then(|()| self.cgroup());
+        let program = self.proc.program(pid);
         Ok(Found::Here(Whose {
             uid,
+            program: program.map(|path| path.to_string_lossy().into()),
             who: Arc::new(Who {
                 here_pid: None,
                 namespace_pid,
@@ -189,7 +196,7 @@ impl Reader {
         if self.cgroups.len() >= MAX_CGROUPS {
             self.cgroups.clear();
         }
-        let cgroup = Arc::new(Cgroup::new(path.to_owned()));
+        let cgroup = Arc::new(self.runtimes.cgroup(path.to_owned()));
         self.cgroups.insert(path.to_owned(), cgroup.clone());
         Some(cgroup)
     }

@@ -3,7 +3,11 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use super::{Reading, Tally};
-use crate::{churn::By, event::Comm, identity::Who};
+use crate::{
+    churn::{By, Member},
+    event::Comm,
+    identity::{Container, Who},
+};
 
 /// What is known at a moment.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,8 @@ pub struct Polled {
     pub uid: u32,
     /// Whose it is.
     pub who: Arc<Who>,
+    /// The path of its program, where that may be known.
+    pub program: Option<Arc<str>>,
     /// Whether it was there at the last look.
     pub alive: bool,
     /// Most VMAs that a look found.
@@ -158,6 +164,8 @@ pub struct Groups {
 pub struct Group {
     /// What they have in common; `None` for those that have nothing of the sort.
     pub name: Option<String>,
+    /// Of a group by container or pod: the container, or one of the pod's.
+    pub container: Option<Container>,
     /// What they have together.
     pub sum: Sum,
 }
@@ -196,15 +204,29 @@ impl Poll {
         rows: usize,
         mut user: impl FnMut(u32) -> String,
     ) -> Self {
-        let mut groups: BTreeMap<Option<String>, Sum> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<String>, (Option<Container>, Sum)> = BTreeMap::new();
         for process in self.processes.drain(..).filter(|process| process.alive) {
-            let whose = (process.pid, process.comm, process.uid);
-            let name = by.of(whose, Some(&process.who), &mut user);
-            groups.entry(name).or_default().add(&process);
+            let member = Member {
+                pid: process.pid,
+                comm: process.comm,
+                uid: process.uid,
+                program: process.program.as_deref(),
+                who: Some(&process.who),
+            };
+            let name = by.of(&member, &mut user);
+            let (known, sum) = groups.entry(name).or_default();
+            if let Some(container) = by.container(Some(&process.who)) {
+                Container::stand_for(known, container);
+            }
+            sum.add(&process);
         }
         let mut shown: Vec<_> = groups
             .into_iter()
-            .map(|(name, sum)| Group { name, sum })
+            .map(|(name, (container, sum))| Group {
+                name,
+                container,
+                sum,
+            })
             .collect();
         shown.sort_by_key(|Group { sum, .. }| Reverse((sum.vmas_delta.unsigned_abs(), sum.vmas())));
         for group in shown.drain(rows.min(shown.len())..) {

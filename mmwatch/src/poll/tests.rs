@@ -15,7 +15,12 @@ use super::{
     read::{Found, Reader},
     *,
 };
-use crate::{churn::By, identity::Hierarchy, process::Proc, sample};
+use crate::{
+    churn::By,
+    identity::{Hierarchy, Runtimes},
+    process::Proc,
+    sample,
+};
 
 thread_local! {
     static BOOT_NS: Cell<u64> = const { Cell::new(0) };
@@ -119,6 +124,7 @@ impl Procfs {
         );
         put("cgroup", format!("9:name=systemd:/x\n4:memory:{cgroup}\n"));
         put("maps", (*maps).to_owned());
+        let _ = std::os::unix::fs::symlink(format!("/bin/{comm}"), dir.join("exe"));
     }
 
     fn remove(&self, pid: u32) {
@@ -131,8 +137,10 @@ impl Procfs {
             number: 4,
             mount: PathBuf::new(),
             root: "/".to_owned(),
+            above: 0,
         };
-        Poller::new(Proc::at(&self.0), Some(hierarchy), filter, CLOCKS).unwrap()
+        let runtimes = Runtimes::at(self.0.join("root"));
+        Poller::new(Proc::at(&self.0), Some(hierarchy), runtimes, filter, CLOCKS).unwrap()
     }
 }
 
@@ -211,7 +219,7 @@ fn a_process_is_told_whole() {
 #[test]
 fn a_name_may_have_anything_in_it() {
     let procfs = Procfs::new("names");
-    let mut reader = Reader::new(Proc::at(&procfs.0), None);
+    let mut reader = Reader::new(Proc::at(&procfs.0), None, Runtimes::default());
     for comm in ["", ")", "a) S 9 (", "x\ny"] {
         procfs.put(&Made {
             comm,
@@ -448,6 +456,10 @@ fn groups_are_those_of_top() {
             ..Made::new(pid, maps)
         });
     }
+    let state = procfs.0.join("root/var/lib/docker/containers/one");
+    fs::create_dir_all(&state).unwrap();
+    let text = r#"{ "Name": "/shop", "Config": {} }"#;
+    fs::write(state.join("config.v2.json"), text).unwrap();
     let mut poller = procfs.poller(Filter::default());
     poller.look(Depth::Everything).unwrap();
     poller.report(9, By::Process).unwrap();
@@ -462,12 +474,19 @@ fn groups_are_those_of_top() {
     let told: Vec<_> = groups
         .rows
         .iter()
-        .map(|Group { name, sum }| (name.as_deref(), sum.processes, sum.vmas(), sum.vmas_delta))
+        .map(|Group { name, sum, .. }| (name.as_deref(), sum.processes, sum.vmas(), sum.vmas_delta))
         .collect();
     assert_eq!(told, [(Some("one"), 2, 5, 1), (Some("two"), 1, 7, 0)]);
     assert_eq!(groups.rows[0].sum.vmas_of_largest, 3);
+    let known = |at: usize| groups.rows[at].container.clone().unwrap().names.name;
+    assert_eq!((known(0).as_deref(), known(1)), (Some("shop"), None));
     assert_eq!((poll.other.processes, poll.other.vmas()), (1, 2));
     assert_eq!((poll.all.processes, poll.all.vmas()), (4, 14));
+
+    let poll = poller.report(2, By::Exe).unwrap();
+    let programs = poll.groups.as_ref().unwrap().rows.iter();
+    let programs: Vec<_> = programs.map(|Group { name, .. }| name.as_deref()).collect();
+    assert_eq!(programs, [Some("/bin/p")]);
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use crate::{
     clock::WallClock,
     error::{Error, Result},
     event::Comm,
-    identity::Hierarchy,
+    identity::{Hierarchy, Runtimes},
     kernel::load::KernelFilter,
     launch::Held,
     options::{Form, Options, View},
@@ -60,7 +60,13 @@ pub(super) async fn run(
         }
     };
     let filter = filter(&options.filter, command.as_ref(), hierarchy.as_ref())?;
-    let poller = Poller::new(proc.clone(), hierarchy, filter, Clocks::default())?;
+    let poller = Poller::new(
+        proc.clone(),
+        hierarchy,
+        Runtimes::default(),
+        filter,
+        Clocks::default(),
+    )?;
     let job = Job {
         poller,
         show: show(options, WallClock::sample()?),

@@ -129,6 +129,12 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<Errno>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errno_reason: Option<&'static str>,
@@ -228,6 +234,8 @@ impl<'a> EventLine<'a> {
             space,
             what: _,
         } = event;
+        let container = who.as_ref().and_then(|who| who.container());
+        let names = container.map(|container| &container.names);
         let (vmas_made, vmas_merged) = space.vmas_made_and_merged().unzip();
         Self {
             schema: SCHEMA,
@@ -246,9 +254,10 @@ impl<'a> EventLine<'a> {
             ns_pid: who.as_ref().and_then(|who| who.namespace_pid),
             start_boot_ns: actor.start_boot_ns,
             cgroup_id: actor.cgroup_id,
-            container: who
-                .as_ref()
-                .and_then(|who| Some(who.container()?.id.as_str())),
+            container: container.map(|container| container.id.as_str()),
+            container_name: names.and_then(|names| names.name.as_deref()),
+            pod_name: names.and_then(|names| names.pod.as_deref()),
+            pod_namespace: names.and_then(|names| names.pod_namespace.as_deref()),
             errno: *errno,
             errno_reason: reason.as_ref().map(Reason::name),
             errno_text: *reason,

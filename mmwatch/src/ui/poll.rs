@@ -63,9 +63,12 @@ fn tables(out: &mut String, poll: &Poll, title: &str) -> fmt::Result {
             "PID", "COMM", "VMAS", "PEAK", "%LIMIT"
         )?,
     }
-    for group in poll.groups.iter().flat_map(|groups| &groups.rows) {
-        groups::name(out, group.name.as_deref(), NAME_WIDTH)?;
-        group_row(out, &group.sum, poll.max_map_count)?;
+    if let Some(groups) = &poll.groups {
+        for group in &groups.rows {
+            let (name, container) = (group.name.as_deref(), group.container.as_ref());
+            out.push_str(&groups::name(groups.by, name, container, NAME_WIDTH));
+            group_row(out, &group.sum, poll.max_map_count)?;
+        }
     }
     for process in &poll.processes {
         process_row(out, process, poll)?;

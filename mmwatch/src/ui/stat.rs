@@ -67,10 +67,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, subject: &str) -> 
             "PID", "COMM"
         )?,
     }
-    for group in report.groups.iter().flat_map(|groups| &groups.rows) {
-        groups::row(out, group, report.max_map_count)?;
-        counts(out, &group.row)?;
-    }
+    groups::rows(out, report, counts)?;
     for process in &report.processes {
         write!(
             out,

@@ -5,7 +5,7 @@ use crate::{
     churn::By,
     clock::WallClock,
     event::Suspect,
-    identity::{Cgroup, Who},
+    identity::{Cgroup, Names, Who},
     sample,
 };
 
@@ -193,4 +193,52 @@ fn groups_have_a_row_each() {
     );
     let text = stat::draw(&grouped(By::Cgroup), &sample::ledger(), "x");
     assert!(text.contains("…y-long-very-long-/x.service "), "{text}");
+}
+
+/// Names are short for people; ids tell apart what has the same name.
+#[test]
+fn groups_go_by_the_names_of_their_containers() {
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let shown = |by, path: String, names: Names| {
+        let mut cgroup = Cgroup::new(path);
+        cgroup.owner.container.as_mut().unwrap().names = names;
+        let mut report = sample::report();
+        report.processes.truncate(1);
+        report.processes[0].who = Some(Arc::new(Who {
+            namespace_pid: None,
+            here_pid: None,
+            cgroup: Some(Arc::new(cgroup)),
+        }));
+        let report = report.grouped(by, 9, |uid| uid.to_string());
+        let clock = WallClock::with_offset(sample::BOOT_AT_UNIX_NS);
+        let text = top::draw(&report, &sample::ledger(), clock);
+        let line: String = lines(&text)[3].chars().take(28).collect();
+        line.trim_end().to_owned()
+    };
+    let docker = || format!("/system.slice/docker-{id}.scope");
+    let of_pod = || format!("/kubepods/pod6b7f2c6e-9d0a-4c57-8f3f-3f1f3a1c2d4e/{id}");
+    let named = |name: &str| Names {
+        name: Some(name.into()),
+        ..Names::default()
+    };
+    let pod = |pod: &str| Names {
+        pod: Some(pod.into()),
+        pod_namespace: Some("shop".into()),
+        ..named("web")
+    };
+    let container = |name| shown(By::Container, docker(), named(name));
+    assert_eq!(container("web"), "web (0123456789ab)");
+    assert_eq!(container("thirteen-long"), "thirteen-long (0123456789ab)");
+    assert_eq!(container("fourteen--long"), "fourteen--lo… (0123456789ab)");
+    assert_eq!(container("a\n"), r"a\n (0123456789ab)");
+    let nobody = shown(By::Container, docker(), Names::default());
+    assert_eq!(nobody, "0123456789ab");
+    // One whose id is its name has no other.
+    let lxc = shown(By::Container, "/lxc.payload.web".into(), named("web"));
+    assert_eq!(lxc, "web");
+    assert_eq!(shown(By::Pod, of_pod(), pod("web-0")), "shop/web-0");
+    let long = shown(By::Pod, of_pod(), pod("web-7d4b9c6f5-x2x1f-and-more"));
+    assert_eq!(long, "…eb-7d4b9c6f5-x2x1f-and-more");
+    let nobody = shown(By::Pod, of_pod(), named("web"));
+    assert_eq!(nobody, "…9d0a-4c57-8f3f-3f1f3a1c2d4e");
 }

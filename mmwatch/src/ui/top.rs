@@ -41,10 +41,7 @@ fn tables(out: &mut String, report: &Report, ledger: &Ledger, clock: WallClock) 
             "PID", "COMM"
         )?,
     }
-    for group in report.groups.iter().flat_map(|groups| &groups.rows) {
-        groups::row(out, group, report.max_map_count)?;
-        rates(out, &group.row, span)?;
-    }
+    groups::rows(out, report, |out, row| rates(out, row, span))?;
     for process in &report.processes {
         write!(
             out,

@@ -1,6 +1,7 @@
 //! What must hold under every backend.
 
 mod agent;
+mod deploy;
 mod exact;
 mod faults;
 mod identity;
@@ -93,6 +94,10 @@ pub const WATCHING: &[(&str, Case)] = &[
     (
         "check_predicts_what_trace_does",
         watching::check_predicts_what_trace_does,
+    ),
+    (
+        "the_profile_has_all_calls_of_a_trace",
+        deploy::the_profile_has_all_calls_of_a_trace,
     ),
     (
         "nothing_is_left_in_the_kernel",
@@ -198,6 +203,27 @@ pub const PROCESSES: &[(&str, Case)] = &[
     (
         "containers_have_their_sums",
         identity::containers_have_their_sums,
+    ),
+    (
+        "programs_have_their_sums",
+        identity::programs_have_their_sums,
+    ),
+    (
+        "the_profile_has_all_calls",
+        deploy::the_profile_has_all_calls,
+    ),
+    ("other_calls_are_refused", deploy::other_calls_are_refused),
+    (
+        "the_daemon_set_s_privileges_are_enough",
+        deploy::the_daemon_set_s_privileges_are_enough,
+    ),
+    (
+        "the_sidecar_s_privileges_are_enough",
+        deploy::the_sidecar_s_privileges_are_enough,
+    ),
+    (
+        "each_capability_is_needed",
+        deploy::each_capability_is_needed,
     ),
     (
         "every_row_of_a_program_has_a_name",

@@ -8,9 +8,14 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use object::{
+    Endianness,
+    elf::{FileHeader64, PT_INTERP},
+    read::elf::{FileHeader as _, ProgramHeader as _},
+};
 use serde_json::{Value, json};
 
-use crate::run::temporary;
+use crate::run::{mmwatch, temporary};
 
 /// What of the host's files containers see.
 const HOST: [&str; 5] = ["/bin", "/lib", "/lib64", "/usr", "/etc"];
@@ -25,8 +30,32 @@ pub struct Spec<'a> {
     pub command: &'a [String],
     /// Its capabilities.
     pub capabilities: &'a [&'a str],
-    /// The process whose pid namespace it joins.
-    pub joins: Option<u32>,
+    /// Its pid namespace.
+    pub pids: Pids,
+    /// Its files.
+    pub files: Files<'a>,
+    /// The system calls that it may make, as the specification has it; `None` for all.
+    pub seccomp: Option<Value>,
+}
+
+/// A container's pid namespace.
+#[derive(Clone, Copy)]
+pub enum Pids {
+    /// Its own.
+    Own,
+    /// That of this process.
+    Of(u32),
+    /// The host's.
+    Host,
+}
+
+/// A container's files.
+#[derive(Clone, Copy)]
+pub enum Files<'a> {
+    /// The host's programs.
+    Host,
+    /// What mmwatch's image has, and these directories of the host.
+    Image(&'a [&'a str]),
 }
 
 /// A container that runs.
@@ -159,10 +188,13 @@ fn config(spec: &Spec<'_>, cgroup: &str) -> Value {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         namespaces.push(json!({"type": "cgroup"}));
     }
-    namespaces.push(match spec.joins {
-        Some(pid) => json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")}),
-        None => json!({"type": "pid"}),
-    });
+    match spec.pids {
+        Pids::Own => namespaces.push(json!({"type": "pid"})),
+        Pids::Of(pid) => {
+            namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")}));
+        }
+        Pids::Host => {}
+    }
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -172,19 +204,16 @@ fn config(spec: &Spec<'_>, cgroup: &str) -> Value {
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
                "options": ["ro", "nosuid", "nodev", "noexec"]}),
     ];
-    // The programs under test may be anywhere.
-    let own = env::current_exe().unwrap();
-    let mmwatch = crate::run::mmwatch().get_program().to_owned();
-    let dirs = [own.parent(), Path::new(&mmwatch).parent()];
-    let dirs = dirs.into_iter().flatten().map(Path::to_path_buf);
-    let mut seen = Vec::new();
-    for dir in HOST.iter().map(PathBuf::from).chain(dirs) {
-        if dir.is_dir() && dir.is_absolute() && !seen.contains(&dir) {
-            mounts.push(json!({"destination": dir, "type": "bind", "source": dir,
-                               "options": ["rbind", "ro"]}));
-            seen.push(dir);
-        }
-    }
+    let files = match spec.files {
+        Files::Host => programs(),
+        Files::Image(dirs) => image(dirs),
+    };
+    // As Kubernetes has it: what is asked for is in the place of what is always there.
+    mounts.retain(|mount| {
+        let is_same = |file: &Value| file["destination"] == mount["destination"];
+        !files.iter().any(is_same)
+    });
+    mounts.extend(files);
     let capabilities = spec.capabilities;
     json!({
         "ociVersion": "1.0.2",
@@ -207,6 +236,7 @@ fn config(spec: &Spec<'_>, cgroup: &str) -> Value {
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": namespaces,
+            "seccomp": spec.seccomp,
         },
     })
 }
@@ -222,4 +252,51 @@ fn rlimits() -> Value {
         return json!([]);
     }
     json!([{"type": "RLIMIT_MEMLOCK", "soft": u64::MAX, "hard": u64::MAX}])
+}
+
+/// A file or directory of the host's, which cannot be written.
+fn bound(source: &Path, destination: &Path) -> Value {
+    json!({"destination": destination, "type": "bind", "source": source,
+           "options": ["rbind", "ro"]})
+}
+
+/// The host's programs, and those under test, which may be anywhere.
+fn programs() -> Vec<Value> {
+    let own = env::current_exe().unwrap();
+    let mmwatch = mmwatch().get_program().to_owned();
+    let dirs = [own.parent(), Path::new(&mmwatch).parent()];
+    let dirs = dirs.into_iter().flatten().map(Path::to_path_buf);
+    let mut seen = Vec::new();
+    for dir in HOST.iter().map(PathBuf::from).chain(dirs) {
+        if dir.is_dir() && dir.is_absolute() && !seen.contains(&dir) {
+            seen.push(dir);
+        }
+    }
+    seen.iter().map(|dir| bound(dir, dir)).collect()
+}
+
+/// mmwatch, as its image has it, and directories of the host, those that there are. An
+/// executable that is not static, as the image's is, has its libraries beside it.
+fn image(dirs: &[&str]) -> Vec<Value> {
+    let mmwatch = PathBuf::from(mmwatch().get_program());
+    let libraries: &[&str] = if is_static(&mmwatch) {
+        &[]
+    } else {
+        &["/lib", "/lib64"]
+    };
+    let mut mounts = vec![bound(&mmwatch, Path::new("/mmwatch"))];
+    let dirs = libraries.iter().chain(dirs).map(Path::new);
+    mounts.extend(dirs.filter(|dir| dir.is_dir()).map(|dir| bound(dir, dir)));
+    mounts
+}
+
+/// Whether a program needs no other file to run: it names no interpreter.
+fn is_static(program: &Path) -> bool {
+    let bytes = fs::read(program).unwrap();
+    let header = FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+    let endian = header.endian().unwrap();
+    let segments = header.program_headers(endian, &*bytes).unwrap();
+    segments
+        .iter()
+        .all(|segment| segment.p_type(endian) != PT_INTERP)
 }

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod cases;
+mod confined;
 mod container;
 mod run;
 mod workload;

@@ -64,6 +64,7 @@ pub fn main(args: &[String]) {
         }
         ["faults", notes, file] => faults::ways(notes, file),
         ["mappings", file] => faults::mappings(file),
+        ["forbidden"] => contained::forbidden(),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         _ => panic!("unknown workload: {args:?}"),
     }

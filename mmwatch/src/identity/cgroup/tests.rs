@@ -9,6 +9,7 @@ fn assert_container(path: &str, id: &str, runtime: Option<Runtime>, pod_uid: Opt
         id: id.to_owned(),
         runtime,
         pod_uid: pod_uid.map(str::to_owned),
+        names: Names::default(),
     };
     assert_eq!(Owner::of(path).container, Some(want), "{path}");
 }
@@ -31,7 +32,7 @@ fn every_runtime_s_paths_are_known() {
             ),
             Some(Podman),
         ),
-        (format!("/libpod_parent/{ID}"), Some(Podman)),
+        (format!("/libpod_parent/libpod-{ID}"), Some(Podman)),
         (
             format!("/system.slice/nerdctl-{ID}.scope"),
             Some(Containerd),
@@ -113,6 +114,7 @@ fn what_is_no_container_is_a_unit_or_nothing() {
             "/machine.slice/libpod-conmon-0123.scope",
             Some("libpod-conmon-0123.scope"),
         ),
+        ("/libpod_parent/conmon", None),
         ("/lxc.monitor.web", None),
         ("/docker", None),
         ("/kubepods/burstable", None),

@@ -4,8 +4,13 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{SCHEMA, as_text, lossy, report::WhoFields, write_line};
+use super::{
+    SCHEMA, as_text, lossy,
+    report::{KnownFields, WhoFields},
+    write_line,
+};
 use crate::{
+    churn::By,
     clock::{WallClock, WallTime},
     event::Backing,
     poll::{Amount, Group, Poll, Polled, Sum, Tally},
@@ -83,6 +88,8 @@ struct GroupFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(flatten)]
+    known: KnownFields<'a>,
+    #[serde(flatten)]
     sum: SumFields<'a>,
 }
 
@@ -130,10 +137,10 @@ impl<'a> PollLine<'a> {
                 .map(|process| ProcessFields::new(process, poll.boot_ns))
                 .collect(),
             by: poll.groups.as_ref().map(|groups| groups.by.name()),
-            groups: poll
-                .groups
-                .as_ref()
-                .map(|groups| groups.rows.iter().map(GroupFields::new).collect()),
+            groups: poll.groups.as_ref().map(|groups| {
+                let fields = |group| GroupFields::new(groups.by, group);
+                groups.rows.iter().map(fields).collect()
+            }),
             other: SumFields::new(&poll.other),
             all: SumFields::new(&poll.all),
         }
@@ -164,9 +171,10 @@ impl<'a> ProcessFields<'a> {
 }
 
 impl<'a> GroupFields<'a> {
-    fn new(group: &'a Group) -> Self {
+    fn new(by: By, group: &'a Group) -> Self {
         Self {
             name: group.name.as_deref(),
+            known: KnownFields::new(by, group.container.as_ref()),
             sum: SumFields::new(&group.sum),
         }
     }

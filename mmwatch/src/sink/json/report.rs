@@ -4,10 +4,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{SCHEMA, as_text, lossy};
 use crate::{
-    churn::{BackingSums, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums},
+    churn::{
+        BackingSums, By, Faults, Group, Groups, OpSums, ProcessReport, Report, Row, Slope, Sums,
+    },
     clock::{WallClock, WallTime},
     event::{Backing, Op, Suspect},
-    identity::Who,
+    identity::{Container, Runtime, Who},
     ledger::{Ledger, LedgerJson},
 };
 
@@ -65,10 +67,40 @@ pub(super) struct WhoFields<'a> {
     unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
+    #[serde(flatten)]
+    of_container: Option<ContainerFields<'a>>,
+}
+
+/// What is known of a container but its id.
+#[derive(Serialize)]
+struct ContainerFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'static str>,
+    #[serde(flatten)]
+    pod: PodFields<'a>,
+}
+
+#[derive(Serialize)]
+struct PodFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
+}
+
+/// What is known of a group but its name.
+#[derive(Serialize)]
+pub(super) struct KnownFields<'a> {
+    #[serde(flatten)]
+    container: Option<ContainerFields<'a>>,
+    #[serde(flatten)]
+    pod: Option<PodFields<'a>>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +113,8 @@ struct GroupsFields<'a> {
 struct GroupFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+    #[serde(flatten)]
+    known: KnownFields<'a>,
     processes: u64,
     vmas: u64,
     vmas_of_largest: u32,
@@ -210,8 +244,39 @@ impl<'a> WhoFields<'a> {
             cgroup: cgroup.map(|cgroup| cgroup.path.as_str()),
             unit: cgroup.and_then(|cgroup| cgroup.owner.unit.as_deref()),
             container: container.map(|container| container.id.as_str()),
-            runtime: container.and_then(|container| Some(container.runtime?.name())),
-            pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
+            of_container: container.map(ContainerFields::new),
+        }
+    }
+}
+
+impl<'a> ContainerFields<'a> {
+    fn new(container: &'a Container) -> Self {
+        Self {
+            container_name: container.names.name.as_deref(),
+            container_image: container.names.image.as_deref(),
+            runtime: container.runtime.map(Runtime::name),
+            pod: PodFields::new(container),
+        }
+    }
+}
+
+impl<'a> PodFields<'a> {
+    fn new(container: &'a Container) -> Self {
+        Self {
+            pod_uid: container.pod_uid.as_deref(),
+            pod_name: container.names.pod.as_deref(),
+            pod_namespace: container.names.pod_namespace.as_deref(),
+        }
+    }
+}
+
+impl<'a> KnownFields<'a> {
+    /// Of a group that has a container, or is of one.
+    pub(super) fn new(by: By, container: Option<&'a Container>) -> Self {
+        let of = |wanted| container.filter(|_| by == wanted);
+        Self {
+            container: of(By::Container).map(ContainerFields::new),
+            pod: of(By::Pod).map(PodFields::new),
         }
     }
 }
@@ -220,6 +285,7 @@ impl<'a> GroupsFields<'a> {
     fn new(groups: &'a Groups, faults: Option<Faults>) -> Self {
         let group = |group: &'a Group| GroupFields {
             name: group.name.as_deref(),
+            known: KnownFields::new(groups.by, group.container.as_ref()),
             processes: group.processes,
             vmas: group.vmas,
             vmas_of_largest: group.vmas_of_largest,

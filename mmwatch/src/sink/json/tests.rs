@@ -1,11 +1,14 @@
+use std::sync::Arc;
+
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    churn::ProcessKey,
+    churn::{By, ProcessKey},
     event::{Comm, Op, Suspect},
     flags::{MapFlags, Prot},
+    identity::{Cgroup, Names, Who},
     sample,
     verify::{Checked, Difference, Verdict},
 };
@@ -99,6 +102,63 @@ fn a_map_has_all_its_fields() {
             "vmas_delta": 1, "vmas_made": 2, "total_delta_bytes": 8192, "duration_ns": 2500
         })
     );
+}
+
+/// Of a container with all its names.
+fn contained() -> Arc<Who> {
+    let path = format!("/kubepods/pod{}/crio-web.scope", "6b7f2c6e-9d0a".repeat(3));
+    let mut cgroup = Cgroup::new(path);
+    cgroup.owner.container.as_mut().unwrap().names = Names {
+        name: Some("web".into()),
+        image: Some("shop/web:1".into()),
+        pod: Some("web-0".into()),
+        pod_namespace: Some("shop".into()),
+    };
+    Arc::new(Who {
+        namespace_pid: Some(1),
+        here_pid: None,
+        cgroup: Some(Arc::new(cgroup)),
+    })
+}
+
+#[test]
+fn containers_have_their_names() {
+    let mut event = sample::event(Op::Map);
+    event.who = Some(contained());
+    let line = line(&event);
+    assert_valid(&line);
+    assert_eq!(line["container"], "web");
+    assert_eq!(line["container_name"], "web");
+    assert_eq!(line["pod_name"], "web-0");
+    assert_eq!(line["pod_namespace"], "shop");
+
+    let mut report = sample::report();
+    report.processes[0].who = Some(contained());
+    let told = |report: Report| {
+        let lines = lines(|sink| sink.report(&report, &sample::ledger()));
+        assert_valid(&lines[0]);
+        lines[0].clone()
+    };
+    let process = &told(report.clone())["processes"][0];
+    assert_eq!(process["container"], "web");
+    assert_eq!(process["container_image"], "shop/web:1");
+    assert_eq!(process["runtime"], "cri-o");
+    assert_eq!(process["pod_namespace"], "shop");
+
+    let grouped = |by| report.clone().grouped(by, 9, |uid| uid.to_string());
+    let group = &told(grouped(By::Container))["groups"][0];
+    assert_eq!(
+        (&group["name"], &group["runtime"]),
+        (&"web".into(), &"cri-o".into())
+    );
+    assert_eq!(group["container_name"], "web");
+    assert_eq!(group["pod_name"], "web-0");
+    let group = &told(grouped(By::Pod))["groups"][0];
+    assert_eq!(group["name"], group["pod_uid"]);
+    assert_eq!(group["pod_name"], "web-0");
+    assert_eq!(group["container_name"], Value::Null);
+    let group = &told(grouped(By::Comm))["groups"][0];
+    assert_eq!(group["pod_name"], Value::Null);
 }
 
 #[test]

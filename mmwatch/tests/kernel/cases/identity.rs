@@ -145,6 +145,39 @@ pub fn a_container_is_let_through_alone(backend: &str) {
     assert_eq!(lens, both.concat());
 }
 
+/// What a program's processes do is in its row.
+pub fn programs_have_their_sums(backend: &str) {
+    let child = mmwatch()
+        .args(["stat", "-o", "json", "--by", "exe", "--hooks", backend])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until_watching(&child);
+    let len = LEN_ONE as usize;
+    for _ in 0..MAPS_ONE {
+        // SAFETY: new memory, where the kernel has room for it, that nobody uses.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(at, libc::MAP_FAILED);
+            libc::munmap(at, len);
+        }
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(report["by"], "exe");
+    let own = fs::read_link("/proc/self/exe").unwrap();
+    let groups = report["groups"].as_array().unwrap();
+    let group = groups
+        .iter()
+        .find(|group| group["name"].as_str() == own.to_str());
+    let group = group.unwrap_or_else(|| panic!("no {}: {groups:#?}", own.display()));
+    let bytes = group["total"]["backings"]["private-anonymous"]["bytes"].as_u64();
+    assert!(bytes >= Some(MAPS_ONE * LEN_ONE), "{group}");
+}
+
 /// Their sums are theirs, whoever else does something meanwhile.
 pub fn containers_have_their_sums(backend: &str) {
     let child = mmwatch()

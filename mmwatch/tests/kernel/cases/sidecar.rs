@@ -8,15 +8,15 @@ use std::{
 };
 
 use crate::{
-    container::{Container, Spec},
+    container::{Container, Files, Pids, Spec},
     run::{Trace, interrupt_pid, mmwatch, take_apart, watches, workload},
 };
 
-const POD: &str = "11111111-2222-3333-4444-555555555555";
+pub const POD: &str = "11111111-2222-3333-4444-555555555555";
 const OTHER_POD: &str = "66666666-7777-8888-9999-000000000000";
 
 /// Ids of the containers.
-const APP: &str = "mmwatch-test-app";
+pub const APP: &str = "mmwatch-test-app";
 const SIDECAR: &str = "mmwatch-test-sidecar";
 const FOREIGN: &str = "mmwatch-test-foreign";
 
@@ -47,13 +47,11 @@ impl Sidecar {
             pod: POD,
             command: &command,
             capabilities: &CAPABILITIES,
-            joins,
+            pids: joins.map_or(Pids::Own, Pids::Of),
+            files: Files::Host,
+            seccomp: None,
         });
-        let pid = container.pid(&program);
-        while watches(pid) != Some(true) {
-            container.assert_runs();
-            thread::sleep(Duration::from_millis(10));
-        }
+        let pid = wait_until_watching(&mut container, &program);
         Self { container, pid }
     }
 
@@ -63,6 +61,16 @@ impl Sidecar {
     }
 }
 
+/// The id of mmwatch in a container, once it watches.
+pub fn wait_until_watching(container: &mut Container, program: &Path) -> u32 {
+    let pid = container.pid(program);
+    while watches(pid) != Some(true) {
+        container.assert_runs();
+        thread::sleep(Duration::from_millis(10));
+    }
+    pid
+}
+
 /// The test itself as a container's program.
 fn start(id: &str, pod: &str, args: &[&str]) -> Container {
     Container::start(&Spec {
@@ -70,11 +78,14 @@ fn start(id: &str, pod: &str, args: &[&str]) -> Container {
         pod,
         command: &workload(args),
         capabilities: &[],
-        joins: None,
+        pids: Pids::Own,
+        files: Files::Host,
+        seccomp: None,
     })
 }
 
-fn app() -> Container {
+/// A container that maps when it is told.
+pub fn app() -> Container {
     let (count, len) = (APP_MAPS.to_string(), APP_LEN.to_string());
     start(APP, POD, &["maps-when-told", &count, &len])
 }

@@ -52,3 +52,12 @@ pub fn moves(one: &str, two: &str, count: u64, len: u64) {
     let root = std::path::Path::new(one).parent().unwrap().parent();
     join(root.unwrap().join("cgroup.procs").to_str().unwrap()).unwrap();
 }
+
+/// Makes a call that always succeeds and that mmwatch never makes; exits with what became of
+/// it.
+pub fn forbidden() {
+    // SAFETY: a plain system call.
+    let result = unsafe { libc::unshare(0) };
+    let errno = io::Error::last_os_error().raw_os_error().unwrap();
+    std::process::exit(if result == -1 { errno } else { 0 });
+}

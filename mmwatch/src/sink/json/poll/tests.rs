@@ -1,8 +1,14 @@
+use std::sync::Arc;
+
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{churn::By, sample};
+use crate::{
+    churn::By,
+    identity::{Cgroup, Who},
+    sample,
+};
 
 fn validator() -> Validator {
     let schema = include_str!("../../../../../docs/event.schema.json");
@@ -27,6 +33,27 @@ fn line(poll: &Poll) -> Value {
         .collect();
     assert!(errors.is_empty(), "{line:#}\n{errors:#?}");
     line
+}
+
+#[test]
+fn groups_have_the_names_of_their_containers() {
+    let mut poll = sample::poll();
+    let mut cgroup = Cgroup::new("/docker/web".to_owned());
+    cgroup.owner.container.as_mut().unwrap().names.name = Some("shop".into());
+    let busy = poll.processes.iter_mut().find(|process| process.pid == 200);
+    busy.unwrap().who = Arc::new(Who {
+        here_pid: None,
+        namespace_pid: None,
+        cgroup: Some(Arc::new(cgroup)),
+    });
+    assert_eq!(
+        line(&poll.clone().ranked(9))["processes"][0]["container_name"],
+        "shop"
+    );
+    let group = &line(&poll.grouped(By::Container, 9, |uid| uid.to_string()))["groups"][0];
+    assert_eq!(group["name"], "web");
+    assert_eq!(group["container_name"], "shop");
+    assert_eq!(group["runtime"], "docker");
 }
 
 #[test]
