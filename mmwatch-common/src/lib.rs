@@ -51,6 +51,7 @@ pod!(
     place::Place,
     probe::Answer,
     space::Listed,
+    space::State,
     sums::Process,
     sums::ProcessKey,
 );

@@ -25,12 +25,16 @@ const ROOT_PID_NAMESPACE: u64 = 0xefff_fffc;
 /// Whether the caller's namespaces are the root's, so that its own view is the
 /// kernel's. `false` where `/proc` does not tell.
 pub fn is_at_root() -> bool {
-    [
-        ("/proc/self/ns/cgroup", ROOT_CGROUP_NAMESPACE),
-        ("/proc/self/ns/pid", ROOT_PID_NAMESPACE),
-    ]
-    .iter()
-    .all(|(path, root)| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == *root))
+    is_namespace("/proc/self/ns/cgroup", ROOT_CGROUP_NAMESPACE) && is_in_root_pid_namespace()
+}
+
+/// Whether the caller's pid namespace is the root's. `false` where `/proc` does not tell.
+pub fn is_in_root_pid_namespace() -> bool {
+    is_namespace("/proc/self/ns/pid", ROOT_PID_NAMESPACE)
+}
+
+fn is_namespace(path: &str, inode: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode)
 }
 
 /// Whether the caller's pid namespace is shared with other containers: then its first

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     churn::Faults,
     error::Error,
-    identity::{CgroupRoot, PidNamespace},
+    identity::{CgroupRoot, PidNamespace, here::is_in_root_pid_namespace},
     source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
 };
 
@@ -116,6 +116,8 @@ pub struct Attached {
     tables: Tables,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     programs: Programs,
+    /// Whether the kernel lists all processes: it lists those of the caller's pid namespace.
+    lists_all: bool,
 }
 
 /// Plans, loads and attaches. A program that the kernel refuses is noted in
@@ -215,6 +217,7 @@ fn try_attach(
         tables,
         log,
         programs: Programs::attach(ebpf, &btf, programs)?,
+        lists_all: is_in_root_pid_namespace(),
     })
 }
 
@@ -407,7 +410,11 @@ impl Source for Attached {
     }
 
     fn processes(&mut self) -> Result<Vec<Listed>, Error> {
-        tables::list(self.programs.ebpf_mut())
+        let mut listed = tables::list(self.programs.ebpf_mut())?;
+        if !self.lists_all {
+            self.tables.add_unlisted(&mut listed)?;
+        }
+        Ok(listed)
     }
 
     fn identity(&mut self, key: ProcessKey) -> Option<Identity> {

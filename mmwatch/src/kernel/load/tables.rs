@@ -11,9 +11,11 @@ use aya::{
 use mmwatch_common::{
     identity::{CgroupPath, Identity},
     names,
-    space::Listed,
+    space::{Listed, State},
     sums::{Process, ProcessKey},
 };
+
+use rustc_hash::FxHashSet;
 
 use super::{Failure, chain, map_failure, take};
 use crate::error::Error;
@@ -22,6 +24,7 @@ use crate::error::Error;
 pub(super) struct Tables {
     processes: HashMap<MapData, ProcessKey, Process>,
     cgroups: HashMap<MapData, u64, CgroupPath>,
+    spaces: HashMap<MapData, u64, State>,
 }
 
 impl Tables {
@@ -32,8 +35,11 @@ impl Tables {
         processes
             .insert(ProcessKey::OTHER, Process::default(), 0)
             .map_err(|error| map_failure(&error))?;
-        let cgroups = take(ebpf, names::CGROUPS, HashMap::try_from)?;
-        Ok(Self { processes, cgroups })
+        Ok(Self {
+            processes,
+            cgroups: take(ebpf, names::CGROUPS, HashMap::try_from)?,
+            spaces: take(ebpf, names::SPACES, HashMap::try_from)?,
+        })
     }
 
     /// All sums. Other processes come and go meanwhile; what is there all the
@@ -49,6 +55,47 @@ impl Tables {
             }
         }
         Ok(all)
+    }
+
+    /// Adds processes that did something and are not in the list: the kernel lists those of
+    /// the caller's pid namespace. What is known of them is what they had at their last
+    /// settle point; nobody reads it in between.
+    pub(super) fn add_unlisted(&self, listed: &mut Vec<Listed>) -> Result<(), Error> {
+        let known: FxHashSet<_> = listed
+            .iter()
+            .map(|row| ProcessKey::new(row.tgid, row.start_boot_ns))
+            .collect();
+        for entry in self.spaces.iter() {
+            let (mm, state) = match entry {
+                Ok(entry) => entry,
+                // It ended while it was looked at.
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(unreadable(&error)),
+            };
+            let key = ProcessKey::new(state.owner_tgid, state.owner_start_boot_ns);
+            let Ok(process) = self.processes.get(&key, 0) else {
+                continue;
+            };
+            if known.contains(&key) || process.ended != 0 {
+                continue;
+            }
+            listed.push(Listed {
+                tgid: key.tgid,
+                uid: process.uid,
+                start_boot_ns: key.start_boot_ns,
+                mm,
+                born_ns: state.born_ns,
+                sections: state.sections,
+                pages: state.pages,
+                vmas: state.vmas,
+                vmas_peak: state.vmas_peak,
+                owner_tgid: state.owner_tgid,
+                is_locked: 0,
+                comm: process.comm,
+                identity: process.identity,
+            });
+        }
+        Ok(())
     }
 
     /// Whose a process is, if anything of it was seen.
