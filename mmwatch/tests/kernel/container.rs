@@ -15,7 +15,7 @@ use object::{
 };
 use serde_json::{Value, json};
 
-use crate::run::{mmwatch, temporary};
+use crate::run::{program, temporary};
 
 /// What of the host's files containers see.
 const HOST: [&str; 5] = ["/bin", "/lib", "/lib64", "/usr", "/etc"];
@@ -263,8 +263,8 @@ fn bound(source: &Path, destination: &Path) -> Value {
 /// The host's programs, and those under test, which may be anywhere.
 fn programs() -> Vec<Value> {
     let own = env::current_exe().unwrap();
-    let mmwatch = mmwatch().get_program().to_owned();
-    let dirs = [own.parent(), Path::new(&mmwatch).parent()];
+    let mmwatch = program();
+    let dirs = [own.parent(), mmwatch.parent()];
     let dirs = dirs.into_iter().flatten().map(Path::to_path_buf);
     let mut seen = Vec::new();
     for dir in HOST.iter().map(PathBuf::from).chain(dirs) {
@@ -278,7 +278,7 @@ fn programs() -> Vec<Value> {
 /// mmwatch, as its image has it, and directories of the host, those that there are. An
 /// executable that is not static, as the image's is, has its libraries beside it.
 fn image(dirs: &[&str]) -> Vec<Value> {
-    let mmwatch = PathBuf::from(mmwatch().get_program());
+    let mmwatch = program();
     let libraries: &[&str] = if is_static(&mmwatch) {
         &[]
     } else {

@@ -21,6 +21,15 @@ pub fn mmwatch() -> Command {
     Command::new(path)
 }
 
+/// Where it is.
+pub fn program() -> PathBuf {
+    let named = PathBuf::from(mmwatch().get_program());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found = env::split_paths(&path).map(|dir| dir.join(&named));
+    // An absolute path stays what it is.
+    found.find(|path| path.is_file()).unwrap_or(named)
+}
+
 /// Whether a backend can be had here, else why not.
 pub fn availability(backend: &str) -> Result<(), String> {
     let output = mmwatch()
