@@ -1,15 +1,25 @@
 //! What the agent does: the command line, checked against itself and the system.
 
 mod filter;
+mod recording;
 mod spaces;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
-use self::spaces::{maps, sharing, watch_maps};
+pub use self::{
+    recording::{Recorded, Target},
+    spaces::{Maps, SharedForm, Sharing, Shown},
+};
+use self::{
+    recording::{record, report},
+    spaces::{maps, sharing, watch_maps},
+};
 use crate::{
     churn::By,
-    cli::{Cli, CliCommand, HooksArg, KernelArgs, OutputArg, TopArgs, VerifyArgs, WatchArgs},
+    cli::{
+        Cli, CliCommand, FilterArgs, HooksArg, KernelArgs, OutputArg, TopArgs, VerifyArgs,
+        WatchArgs,
+    },
     error::{Error, Result},
     flags::Question,
     identity::Hierarchy,
@@ -33,6 +43,10 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub enum Task {
     /// Attach and watch.
     Watch(Options),
+    /// Attach and record.
+    Record(Options, Target),
+    /// Look at a recording.
+    Replay(Recorded),
     /// Explain address spaces.
     Maps(Maps),
     /// Tell who shares memory with whom.
@@ -77,6 +91,8 @@ pub struct Options {
 pub enum View {
     /// Each event.
     Trace,
+    /// Nothing: what happens is recorded.
+    Record,
     /// Sums per interval.
     Top {
         /// Length of an interval.
@@ -111,7 +127,7 @@ impl View {
     /// Whether it shows what single events tell; sums are kept in the kernel.
     const fn needs_events(self) -> bool {
         match self {
-            Self::Trace | Self::Verify { .. } | Self::Maps { .. } => true,
+            Self::Trace | Self::Record | Self::Verify { .. } | Self::Maps { .. } => true,
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
@@ -189,7 +205,12 @@ impl Task {
                 let (view, watch) = verify(args)?;
                 (view, watch, false)
             }
+            CliCommand::Record(args) => return record(args, system),
+            CliCommand::Report(args) => return report(args, system).map(Self::Replay),
         };
+        if let Some(path) = &watch.from {
+            return Recorded::new(path, view, &watch, faults, system).map(Self::Replay);
+        }
         Options::new(view, watch, faults, system).map(Self::Watch)
     }
 }
@@ -235,18 +256,13 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
 
 impl WatchArgs {
     /// All that a model is made of, without an end.
-    const fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
+    fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
         Self {
-            pid,
-            cgroup: None,
-            container: None,
-            comm: None,
-            uid: None,
-            op: Vec::new(),
-            min_size: None,
-            backing: Vec::new(),
-            suspect: Vec::new(),
-            failed: false,
+            filters: FilterArgs {
+                pid,
+                ..FilterArgs::default()
+            },
+            from: None,
             duration: None,
             output,
             kernel,
@@ -258,15 +274,15 @@ impl WatchArgs {
 impl Options {
     fn new(view: View, args: WatchArgs, faults: bool, system: &System) -> Result<Self> {
         if faults {
-            filter::refuse_with_faults(&args)?;
+            filter::refuse_with_faults(&args.filters)?;
         }
-        if !args.cmd.is_empty() && !args.pid.is_empty() {
+        if !args.cmd.is_empty() && !args.filters.pid.is_empty() {
             return Err(usage(
                 "--pid and a command exclude each other, because the command is the process to \
                  watch; leave one of them out",
             ));
         }
-        let filter = filter::of_kernel(&args, system)?;
+        let filter = filter::of_kernel(&args.filters, !args.cmd.is_empty(), system)?;
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
             stream: view.needs_events(),

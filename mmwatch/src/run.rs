@@ -2,6 +2,7 @@
 
 mod faults;
 mod flags;
+mod recording;
 mod shared;
 
 use std::{
@@ -11,8 +12,10 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use crate::{
+    churn::Faults,
     clock::WallClock,
     error::{Error, Result},
     kernel::{
@@ -25,13 +28,14 @@ use crate::{
         diff,
         read::{Reading, Source},
     },
-    options::{Form, Maps, Options, Shown, Task, View},
+    options::{Form, Maps, Options, Shown, Target, Task, View},
     pipeline::{self, Job, Work},
     process::Proc,
+    recording::Destination,
     sink::{
         Sink,
         json::{self, Json, SCHEMA},
-        text::{Rounds, Spaces, Tables, Trace},
+        text::{Recorded, Rounds, Spaces, Tables, Trace},
     },
     text::Escaped,
     ui,
@@ -40,7 +44,9 @@ use crate::{
 /// Does what was asked and returns the exit code.
 pub fn run(task: Task) -> Result<u8> {
     match task {
-        Task::Watch(options) => watch(options),
+        Task::Watch(options) => watch(&options, None),
+        Task::Record(options, target) => watch(&options, Some(&target)),
+        Task::Replay(recorded) => recording::replay(recorded),
         Task::Maps(maps) => explain(&maps),
         Task::Shared(sharing) => shared::show(&sharing),
         Task::Check { form, hooks } => check(form, hooks),
@@ -48,11 +54,13 @@ pub fn run(task: Task) -> Result<u8> {
     }
 }
 
-fn watch(options: Options) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("starting the event loop"))?;
+/// Watches what happens; with a `target`, to record it.
+fn watch(options: &Options, target: Option<&Target>) -> Result<u8> {
+    // First, as it is most likely to fail.
+    let destination = target
+        .map(|target| Destination::open(&target.path, target.size, target.force))
+        .transpose()?;
+    let runtime = runtime()?;
     let mut facts = Facts::gather();
     let command = options.command.as_deref().map(launch::hold).transpose()?;
     let mut filter = options.filter.clone();
@@ -60,35 +68,64 @@ fn watch(options: Options) -> Result<u8> {
 
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
-    let source = load::attach(&mut facts, options.hooks, &filter, options.delivery)?;
+    let mut source = load::attach(&mut facts, options.hooks, &filter, options.delivery)?;
     drop(guard);
     give_back();
 
+    let clock = WallClock::sample()?;
+    let (work, sink): (_, Box<dyn Sink>) = match (destination, target) {
+        (Some(destination), Some(target)) => (
+            recording::work(destination, &facts, &mut source)?,
+            Box::new(Recorded::new(io::stderr(), &target.path)),
+        ),
+        _ => {
+            let shown = Output {
+                form: options.form,
+                view: options.view,
+                is_apart: options.command.is_some(),
+                subject: subject(options),
+            };
+            (work(options.view, source.faults()), sink(shown, clock))
+        }
+    };
     let job = Job {
-        sink: sink(&options, WallClock::sample()?),
-        work: match options.view {
-            View::Trace => Work::Events,
-            View::Top { interval, rows, by } => Work::Sums {
-                interval: Some(interval),
-                rows,
-                by,
-                faults: source.faults(),
-            },
-            View::Stat { rows, by } => Work::Sums {
-                interval: None,
-                rows,
-                by,
-                faults: source.faults(),
-            },
-            View::Verify { interval } => Work::Verify { interval },
-            View::Maps { pid, interval } => Work::Maps { pid, interval },
-        },
+        sink,
+        work,
         duration: options.duration,
         command,
         proc: Proc::default(),
         hierarchy: facts.hierarchy,
+        filter: None,
     };
     runtime.block_on(pipeline::run(source, job))
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("starting the event loop"))
+}
+
+/// What is made of events for a view; `faults` is what is counted of them.
+fn work(view: View, faults: Option<Faults>) -> Work {
+    match view {
+        View::Trace | View::Record => Work::Events,
+        View::Top { interval, rows, by } => Work::Sums {
+            interval: Some(interval),
+            rows,
+            by,
+            faults,
+        },
+        View::Stat { rows, by } => Work::Sums {
+            interval: None,
+            rows,
+            by,
+            faults,
+        },
+        View::Verify { interval } => Work::Verify { interval },
+        View::Maps { pid, interval } => Work::Maps { pid, interval },
+    }
 }
 
 /// Returns to the kernel what reading its types and loading the programs took,
@@ -101,26 +138,40 @@ fn give_back() {
     }
 }
 
-fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
-    match (options.form, options.view) {
+/// How a view is shown.
+struct Output {
+    form: Form,
+    view: View,
+    /// Whether the text of sums goes to stderr, apart from what a command prints.
+    is_apart: bool,
+    /// Of what `stat` shows the sums.
+    subject: String,
+}
+
+fn sink(shown: Output, clock: WallClock) -> Box<dyn Sink> {
+    let Output {
+        form,
+        view,
+        is_apart,
+        subject,
+    } = shown;
+    match (form, view) {
         (Form::Json, _) => Box::new(Json::new(io::stdout().lock(), clock)),
-        (Form::Text, View::Trace) => Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock)),
+        (Form::Text, View::Trace | View::Record) => {
+            Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock))
+        }
         (Form::Text, View::Top { .. }) => Box::new(Tables::new(
             io::stdout().lock(),
             clock,
             Box::new(ui::top::draw),
         )),
-        // Apart from what the command itself prints, here and below.
-        (Form::Text, View::Verify { .. }) if options.command.is_some() => {
-            Box::new(Rounds::new(io::stderr(), clock))
-        }
+        (Form::Text, View::Verify { .. }) if is_apart => Box::new(Rounds::new(io::stderr(), clock)),
         (Form::Text, View::Verify { .. }) => Box::new(Rounds::new(io::stdout().lock(), clock)),
         (Form::Text, View::Maps { .. }) => Box::new(Spaces::new(io::stdout().lock())),
         (Form::Text, View::Stat { .. }) => {
-            let subject = subject(options);
             let draw =
                 Box::new(move |report: &_, ledger: &_, _| ui::stat::draw(report, ledger, &subject));
-            if options.command.is_some() {
+            if is_apart {
                 Box::new(Tables::new(io::stderr(), clock, draw))
             } else {
                 Box::new(Tables::new(io::stdout().lock(), clock, draw))
@@ -138,7 +189,12 @@ fn subject(options: &Options) -> String {
             .collect();
         return format!("'{}'", words.join(" "));
     }
-    match options.filter.pids.as_slice() {
+    processes(&options.filter.pids)
+}
+
+/// Processes in words; none are all.
+fn processes(pids: &[u32]) -> String {
+    match pids {
         [] => "all processes".into(),
         [pid] => format!("process {pid}"),
         pids => {

@@ -348,6 +348,7 @@ pub(crate) fn ledger() -> Ledger {
             dropped: 0,
         }],
         closed: true,
+        replay: None,
     }
 }
 

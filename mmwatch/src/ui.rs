@@ -1,5 +1,6 @@
 //! What people look at. Drawing is a pure function of a report and the ledger,
-//! of a question about flags, of an address space, or of who shares memory.
+//! of a question about flags, of an address space, of a recording, or of who
+//! shares memory.
 
 pub mod dot;
 mod faults;
@@ -7,6 +8,7 @@ pub mod flags;
 mod groups;
 pub mod maps;
 pub mod picture;
+pub mod recording;
 pub mod shared;
 pub mod stat;
 pub mod top;

@@ -53,14 +53,14 @@ impl Memory {
 }
 
 impl Source for Memory {
-    async fn ready(&mut self) -> io::Result<()> {
+    async fn ready(&mut self) -> io::Result<Wake> {
         if self.fail {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if self.records.is_empty() {
             std::future::pending::<()>().await;
         }
-        Ok(())
+        Ok(Wake::Records)
     }
 
     fn next(&mut self) -> Option<&[u8]> {
@@ -177,6 +177,7 @@ fn job(sink: &Memo) -> Job {
         command: None,
         proc: Proc::default(),
         hierarchy: None,
+        filter: None,
     }
 }
 
@@ -226,7 +227,8 @@ fn every_record_is_accounted_for() {
         Received {
             events: 3,
             paths: 1,
-            undecodable: 2
+            undecodable: 2,
+            unwanted: 0,
         }
     );
     assert_balanced(ledger);

@@ -41,6 +41,7 @@ pub(super) fn count(pid: u32, time: Duration) -> Result<Counted> {
             received: Received::default(),
             sinks: Vec::new(),
             closed: true,
+            replay: None,
         },
         elapsed_ns,
     })

@@ -2,6 +2,7 @@
 //! `docs/event.schema.json` the schema.
 
 pub mod maps;
+pub mod recording;
 mod report;
 pub mod shared;
 mod verdict;
