@@ -4,6 +4,7 @@ mod agent;
 mod exact;
 mod faults;
 mod identity;
+mod recording;
 mod scenes;
 mod suspects;
 mod watching;
@@ -122,6 +123,23 @@ pub const AGENT: &[(&str, Case)] = &[
         watching::filters_let_through_what_they_say,
     ),
     (
+        "what_is_recorded_is_what_happened",
+        recording::what_is_recorded_is_what_happened,
+    ),
+    (
+        "a_report_is_the_stat_of_the_same_time",
+        recording::a_report_is_the_stat_of_the_same_time,
+    ),
+    (
+        "filters_on_a_recording_are_the_kernel_s",
+        recording::filters_on_a_recording_are_the_kernel_s,
+    ),
+    (
+        "a_killed_recorder_leaves_what_it_wrote",
+        recording::a_killed_recorder_leaves_what_it_wrote,
+    ),
+    ("a_full_disk_is_a_gap", recording::a_full_disk_is_a_gap),
+    (
         "ids_that_come_again_are_other_processes",
         exact::ids_that_come_again_are_other_processes,
     ),
@@ -172,6 +190,10 @@ pub const PROCESSES: &[(&str, Case)] = &[
     (
         "containers_have_their_sums",
         identity::containers_have_their_sums,
+    ),
+    (
+        "containers_are_told_apart_in_a_recording",
+        identity::containers_are_told_apart_in_a_recording,
     ),
     (
         "every_row_of_a_program_has_a_name",
