@@ -191,6 +191,7 @@ Examples:
   mmwatch maps --diff 10 1234     what changes in ten seconds
   mmwatch maps --watch 5 1234     who maps it, every five seconds
   mmwatch maps --faults 10 1234   which mappings it touches in ten seconds
+  mmwatch maps --from FILE 1234   what it mapped while it was recorded
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// Who shares memory with whom: files, memfds, System V and POSIX segments, and more
@@ -327,6 +328,10 @@ pub struct MapsArgs {
     /// kernel counts them, so it takes root or CAP_BPF and CAP_PERFMON
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture", "diff"])]
     pub faults: Option<Duration>,
+    /// By the events of a recording: what the process, which may be over, mapped, and what became
+    /// of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["smaps", "diff", "watch", "faults", "picture", "hooks", "buffer", "simulate_loss"])]
+    pub from: Option<PathBuf>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,

@@ -239,8 +239,12 @@ impl Ledger {
             "        recording: {} not recorded, gaps: {}; {} filtered here",
             replay.lost_events, replay.gaps, self.received.unwanted
         )?;
-        if replay.ending != Ending::On(Why::Finished) {
-            writeln!(f, "        the recording {}", replay.ending)?;
+        match replay.ending {
+            // As it should be, or not known yet.
+            Ending::On(Why::Finished) | Ending::Unread => {}
+            ending @ (Ending::On(Why::Full | Why::Rotated) | Ending::Open | Ending::Broken(_)) => {
+                writeln!(f, "        the recording {ending}")?;
+            }
         }
         let lost = self.lost();
         if replay.sums_events && lost > 0 {
@@ -383,6 +387,7 @@ mod tests {
     use mmwatch_common::counter::Hook;
 
     use super::*;
+    use crate::sample;
 
     fn ledger() -> Ledger {
         let hook = |hook, ledger, missed| HookCounters {
@@ -506,13 +511,11 @@ mod tests {
         ledger.received.unwanted = 7;
         ledger.sinks[0].delivered = 28;
         ledger.replay = Some(Replay {
-            gaps: 1,
             lost_events: 5,
             lost_records: 8,
-            repeated: 3,
-            is_whole: true,
             ending: Ending::Open,
             sums_events: true,
+            ..sample::replay()
         });
         assert_eq!(broken(&ledger), [""; 0]);
         assert_eq!(ledger.lost(), 10 + 6 + 1 + 2 + 5);

@@ -11,14 +11,14 @@ pub use self::{
     spaces::{Maps, SharedForm, Sharing, Shown},
 };
 use self::{
-    recording::{record, report},
+    recording::{past, record, report},
     spaces::{maps, sharing, watch_maps},
 };
 use crate::{
     churn::By,
     cli::{
-        Cli, CliCommand, FilterArgs, HooksArg, KernelArgs, OutputArg, TopArgs, VerifyArgs,
-        WatchArgs,
+        Cli, CliCommand, FilterArgs, HooksArg, KernelArgs, MapsArgs, OutputArg, TopArgs,
+        VerifyArgs, WatchArgs,
     },
     error::{Error, Result},
     flags::Question,
@@ -121,13 +121,22 @@ pub enum View {
         /// Time between two looks.
         interval: Duration,
     },
+    /// What was mapped, and what had become of it; of a recording.
+    Past {
+        /// Of which process.
+        pid: u32,
+    },
 }
 
 impl View {
     /// Whether it shows what single events tell; sums are kept in the kernel.
     const fn needs_events(self) -> bool {
         match self {
-            Self::Trace | Self::Record | Self::Verify { .. } | Self::Maps { .. } => true,
+            Self::Trace
+            | Self::Record
+            | Self::Verify { .. }
+            | Self::Maps { .. }
+            | Self::Past { .. } => true,
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
@@ -180,6 +189,12 @@ impl Task {
                         .map_err(usage)?,
                 });
             }
+            CliCommand::Maps(MapsArgs {
+                from: Some(path),
+                pid,
+                output,
+                ..
+            }) => return past(path, &pid, output).map(Self::Replay),
             CliCommand::Maps(args) => {
                 let maps = maps(&args, system)?;
                 match (args.watch, maps.pids.as_slice()) {

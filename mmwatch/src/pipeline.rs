@@ -301,6 +301,10 @@ impl<S: Source> Watch<S> {
                     history.note(&event);
                     self.noted += 1;
                 }
+                Desk::Past { past, .. } => {
+                    past.note(&event);
+                    self.noted += 1;
+                }
                 Desk::Record(tape) => tape.keep_event(&event, limits, &mut self.source),
                 Desk::Events => {
                     event.who = self.directory.of_event(&event, &mut self.source);
@@ -351,7 +355,7 @@ impl<S: Source> Watch<S> {
     /// Looks at what the kernel keeps.
     fn look(&mut self) -> Result<()> {
         match &mut self.desk {
-            Desk::Events | Desk::Maps { .. } => {}
+            Desk::Events | Desk::Maps { .. } | Desk::Past { .. } => {}
             Desk::Sums { churn, .. } => {
                 // The sums before the list: see `Churn::update`.
                 let sums = match &self.replayed {
@@ -387,6 +391,7 @@ impl<S: Source> Watch<S> {
     fn report(&mut self, closed: bool) -> Result<()> {
         match &self.desk {
             Desk::Events | Desk::Record(_) => return Ok(()),
+            Desk::Past { .. } => self.tell_past(closed)?,
             Desk::Sums { .. } => self.look()?,
             // Detached, the programs tell nothing of what goes on meanwhile.
             Desk::Verify(_) if closed => return Ok(()),
@@ -475,11 +480,13 @@ impl<S: Source> Watch<S> {
             Desk::Record(tape) => tape.counters(self.received.events),
             Desk::Events => self.sink.counters(),
             Desk::Sums { .. } if self.replayed.is_none() => self.sink.counters(),
-            Desk::Sums { .. } | Desk::Verify(_) | Desk::Maps { .. } => SinkCounters {
-                sink: self.desk.name(),
-                delivered: self.noted,
-                dropped: 0,
-            },
+            Desk::Sums { .. } | Desk::Verify(_) | Desk::Maps { .. } | Desk::Past { .. } => {
+                SinkCounters {
+                    sink: self.desk.name(),
+                    delivered: self.noted,
+                    dropped: 0,
+                }
+            }
         };
         let replay = self.replay();
         Ok(Ledger {

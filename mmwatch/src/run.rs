@@ -125,6 +125,7 @@ fn work(view: View, faults: Option<Faults>) -> Work {
         },
         View::Verify { interval } => Work::Verify { interval },
         View::Maps { pid, interval } => Work::Maps { pid, interval },
+        View::Past { pid } => Work::Past { pid },
     }
 }
 
@@ -167,7 +168,9 @@ fn sink(shown: Output, clock: WallClock) -> Box<dyn Sink> {
         )),
         (Form::Text, View::Verify { .. }) if is_apart => Box::new(Rounds::new(io::stderr(), clock)),
         (Form::Text, View::Verify { .. }) => Box::new(Rounds::new(io::stdout().lock(), clock)),
-        (Form::Text, View::Maps { .. }) => Box::new(Spaces::new(io::stdout().lock())),
+        (Form::Text, View::Maps { .. } | View::Past { .. }) => {
+            Box::new(Spaces::new(io::stdout().lock()))
+        }
         (Form::Text, View::Stat { .. }) => {
             let draw =
                 Box::new(move |report: &_, ledger: &_, _| ui::stat::draw(report, ledger, &subject));

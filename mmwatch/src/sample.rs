@@ -1,6 +1,6 @@
 //! Events and reports for tests.
 
-use std::num::NonZeroU64;
+use std::{collections::BTreeMap, num::NonZeroU64};
 
 use mmwatch_common::{
     counter::{self, Hook},
@@ -17,6 +17,8 @@ use crate::{
     flags::{Errno, MapFlags, Prot, RemapFlags},
     ledger::{Ledger, Received, SinkCounters},
     maps::{Lock, parse_maps},
+    process::Proc,
+    recording::{Cause as LossCause, Ending, Header, Loss, Replay, Summary, Why},
     shared::{Objects, Process, Shared, Wanted},
     source::{HookCounters, KernelCounters},
 };
@@ -349,6 +351,58 @@ pub(crate) fn ledger() -> Ledger {
         }],
         closed: true,
         replay: None,
+    }
+}
+
+/// A minute's recording that lacks some events.
+pub(crate) fn recording() -> Summary {
+    let loss = Loss {
+        from_boot_ns: 3_000_000_000,
+        until_boot_ns: 4_500_000_000,
+        events: 17,
+        cause: Some(LossCause::Failed(libc::ENOSPC)),
+    };
+    let in_kernel = Loss {
+        cause: None,
+        ..loss
+    };
+    Summary {
+        header: Header {
+            mmwatch: "0.1.0".into(),
+            wire: 1,
+            sizes: BTreeMap::new(),
+            kernel: "6.18.5 x86_64".into(),
+            boot_id: "11d4e3d2-9e7c-4f4b-8e0e-6d1f4a3a6c55".into(),
+            start_boot_ns: 1_000_000_000,
+            boot_at_unix_ns: BOOT_AT_UNIX_NS,
+            limits: Proc::at("/nowhere").limits(),
+            backend: "fentry".into(),
+            tells_order: true,
+            programs: Vec::new(),
+            hierarchy: None,
+            command_line: ["mmwatch", "record", "-o", "a\u{7}"]
+                .map(String::from)
+                .into(),
+            part: 0,
+        },
+        bytes: 1 << 20,
+        until_boot_ns: 61_000_000_000,
+        ending: Ending::On(Why::Finished),
+        losses: vec![loss, in_kernel],
+        losses_count: 2,
+    }
+}
+
+/// What its reader has to say of it.
+pub(crate) fn replay() -> Replay {
+    Replay {
+        gaps: 1,
+        lost_events: 17,
+        lost_records: 20,
+        repeated: 3,
+        is_whole: true,
+        ending: Ending::On(Why::Finished),
+        sums_events: false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     cli::FilterArgs,
     error::{Error, Result},
     event::{Backing, Op, Suspect},
-    filter::Within,
+    filter::{Within, all_ops},
     identity::{CgroupRoot, Hierarchy},
     kernel::load::KernelFilter,
     process::{PidKind, Proc, user_id},
@@ -42,6 +42,22 @@ pub(super) fn within(args: &FilterArgs) -> Option<Within> {
         (Some(path), _) => Some(Within::Path(path.clone())),
         (None, Some(id)) => Some(Within::Container(id.clone())),
         (None, None) => None,
+    }
+}
+
+/// No filter at all.
+pub(super) fn everything() -> KernelFilter {
+    KernelFilter {
+        pids: Vec::new(),
+        follow: false,
+        comm: None,
+        cgroup: None,
+        uid: None,
+        ops: all_ops(),
+        min_size_bytes: 0,
+        failed_only: false,
+        backings: 0,
+        suspects: 0,
     }
 }
 

@@ -86,6 +86,26 @@ pub(super) fn report(args: ReportArgs, system: &System) -> Result<Recorded> {
     })
 }
 
+/// `maps` of a recording.
+pub(super) fn past(path: PathBuf, pids: &[u32], output: OutputArg) -> Result<Recorded> {
+    let &[pid] = pids else {
+        return Err(usage(
+            "--from looks at one process at a time; leave the others out",
+        ));
+    };
+    Ok(Recorded {
+        path,
+        view: View::Past { pid },
+        form: output.into(),
+        filter: KernelFilter {
+            pids: vec![pid],
+            ..filter::everything()
+        },
+        cgroups: None,
+        summary: false,
+    })
+}
+
 pub(super) fn record(args: RecordArgs, system: &System) -> Result<Task> {
     let RecordArgs {
         filters,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{HEAL, LOOK, Pace, record::Tape};
 use crate::{
     churn::{By, Churn, Faults},
-    maps::History,
+    maps::{History, Past},
     recording::Recorder,
     verify::Verifier,
 };
@@ -40,13 +40,18 @@ pub enum Work {
         /// Time between looks.
         interval: Duration,
     },
+    /// What was mapped at the end of a recording, and what had become of it.
+    Past {
+        /// Of which process.
+        pid: u32,
+    },
 }
 
 impl Work {
     /// When it is looked at.
     pub(super) const fn pace(&self) -> Pace {
         let (interval, look) = match self {
-            Self::Events => (None, None),
+            Self::Events | Self::Past { .. } => (None, None),
             Self::Record(_) => (None, Some(LOOK)),
             Self::Sums { interval, .. } => (*interval, Some(LOOK)),
             Self::Verify { interval } => (Some(*interval), Some(HEAL)),
@@ -59,7 +64,7 @@ impl Work {
     pub(super) const fn tells_cgroups(&self) -> bool {
         match self {
             Self::Events | Self::Sums { .. } => true,
-            Self::Record(_) | Self::Verify { .. } | Self::Maps { .. } => false,
+            Self::Record(_) | Self::Verify { .. } | Self::Maps { .. } | Self::Past { .. } => false,
         }
     }
 }
@@ -78,6 +83,11 @@ pub(super) enum Desk {
         pid: u32,
         since_boot_ns: u64,
         history: Box<History>,
+    },
+    Past {
+        pid: u32,
+        since_boot_ns: u64,
+        past: Box<Past>,
     },
 }
 
@@ -99,6 +109,11 @@ impl Desk {
                 since_boot_ns: now_boot_ns,
                 history: Box::default(),
             },
+            Work::Past { pid } => Self::Past {
+                pid,
+                since_boot_ns: now_boot_ns,
+                past: Box::default(),
+            },
         }
     }
 
@@ -109,14 +124,14 @@ impl Desk {
             Self::Record(_) => "recording",
             Self::Sums { .. } => "sums",
             Self::Verify(_) => "verify",
-            Self::Maps { .. } => "maps",
+            Self::Maps { .. } | Self::Past { .. } => "maps",
         }
     }
 
     /// Whether there is nothing left to watch.
     pub(super) fn is_done(&self) -> bool {
         match self {
-            Self::Events | Self::Sums { .. } | Self::Verify(_) => false,
+            Self::Events | Self::Sums { .. } | Self::Verify(_) | Self::Past { .. } => false,
             Self::Record(tape) => tape.is_full(),
             Self::Maps { history, .. } => history.has_ended(),
         }
@@ -126,7 +141,11 @@ impl Desk {
     pub(super) fn found_differences(&self) -> bool {
         match self {
             Self::Verify(verifier) => verifier.differences() > 0,
-            Self::Events | Self::Record(_) | Self::Sums { .. } | Self::Maps { .. } => false,
+            Self::Events
+            | Self::Record(_)
+            | Self::Sums { .. }
+            | Self::Maps { .. }
+            | Self::Past { .. } => false,
         }
     }
 
@@ -134,7 +153,11 @@ impl Desk {
     pub(super) fn keep(&mut self) {
         match self {
             Self::Record(tape) => tape.keep(),
-            Self::Events | Self::Sums { .. } | Self::Verify(_) | Self::Maps { .. } => {}
+            Self::Events
+            | Self::Sums { .. }
+            | Self::Verify(_)
+            | Self::Maps { .. }
+            | Self::Past { .. } => {}
         }
     }
 }

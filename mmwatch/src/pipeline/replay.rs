@@ -1,17 +1,18 @@
 //! What a recording needs beyond what the kernel does: filters, a clock of its
 //! own, and under a filter sums of its own.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use super::{Desk, LOOK, Watch};
 use crate::{
     churn::add_event,
-    error::Result,
+    error::{Error, Result},
     event::{Event, Op},
     filter::Filter,
     identity::Directory,
+    maps::Watch as Watched,
     recording::Replay,
     source::{Listed, ProcessKey, ProcessSums, Source},
 };
@@ -142,6 +143,37 @@ impl<S: Source> Watch<S> {
         } else {
             self.look()
         }
+    }
+
+    /// At its end: tells what a process had mapped.
+    pub(super) fn tell_past(&mut self, closed: bool) -> Result<()> {
+        let now_boot_ns = self.source.now()?;
+        let page_bytes = self.limits(now_boot_ns).page_bytes;
+        let lost_events = self.ledger(closed)?.lost();
+        let Desk::Past {
+            pid,
+            since_boot_ns,
+            past,
+        } = &mut self.desk
+        else {
+            return Ok(());
+        };
+        if past.is_empty() {
+            return Err(Error::Usage(format!(
+                "the recording has no mapping of a process {pid}; `mmwatch report` shows which \
+                 processes it has"
+            )));
+        }
+        let watch = Watched {
+            since_boot_ns: *since_boot_ns,
+            now_boot_ns,
+            lost_events,
+        };
+        let sink = &mut self.sink;
+        let result = past
+            .show(*pid, watch, page_bytes, |space| sink.space(space))
+            .map_err(|error| Error::io("telling mappings")(io::Error::other(error)))?;
+        self.written(result)
     }
 
     /// What there is to say of the recording, if it is one.

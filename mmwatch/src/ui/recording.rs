@@ -72,56 +72,12 @@ fn lines(out: &mut String, summary: &Summary, path: &Path) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{
-        process::Proc,
-        recording::{Cause, Ending, Header, Loss, Why},
-        sample,
-    };
+    use crate::{recording::Ending, sample};
 
     #[test]
     fn a_recording_is_told_in_a_few_lines() {
-        let loss = Loss {
-            from_boot_ns: 3_000_000_000,
-            until_boot_ns: 4_500_000_000,
-            events: 17,
-            cause: Some(Cause::Failed(libc::ENOSPC)),
-        };
-        let mut losses = vec![
-            loss,
-            Loss {
-                cause: None,
-                ..loss
-            },
-        ];
-        losses.extend([loss; 10]);
-        let mut summary = Summary {
-            header: Header {
-                mmwatch: "0.1.0".into(),
-                wire: 1,
-                sizes: BTreeMap::new(),
-                kernel: "6.18.5 x86_64".into(),
-                boot_id: "id".into(),
-                start_boot_ns: 1_000_000_000,
-                boot_at_unix_ns: sample::BOOT_AT_UNIX_NS,
-                limits: Proc::at("/nowhere").limits(),
-                backend: "fentry".into(),
-                tells_order: true,
-                programs: vec![],
-                hierarchy: None,
-                command_line: ["mmwatch", "record", "-o", "a\u{7}"]
-                    .map(String::from)
-                    .into(),
-                part: 0,
-            },
-            bytes: 1 << 20,
-            until_boot_ns: 61_000_000_000,
-            ending: Ending::On(Why::Finished),
-            losses_count: losses.len() as u64,
-            losses,
-        };
+        let mut summary = sample::recording();
         let text = draw(&summary, Path::new("rec"));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
@@ -137,13 +93,18 @@ mod tests {
         assert!(lines[4].starts_with("  lacks  17 events of "));
         assert!(lines[4].contains(": writing failed: No space left"));
         assert!(lines[5].ends_with(": lost in the kernel"));
-        assert_eq!(lines.len(), 4 + SHOWN + 1);
-        assert_eq!(lines[4 + SHOWN], "  lacks  events 2 times more");
+        assert_eq!(lines.len(), 6);
 
         summary.header.part = 2;
         summary.ending = Ending::Open;
+        let loss = summary.losses[0];
+        summary.losses.extend([loss; 10]);
+        summary.losses_count = 1_012;
         let text = draw(&summary, Path::new("rec"));
-        assert!(text.contains("part   3 of a rotated"));
-        assert!(text.contains("  it     has no end"));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[3], "  part   3 of a rotated recording");
+        assert!(lines[4].starts_with("  it     has no end"));
+        assert_eq!(lines.len(), 5 + SHOWN + 1);
+        assert_eq!(lines[5 + SHOWN], "  lacks  events 1002 times more");
     }
 }
