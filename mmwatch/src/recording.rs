@@ -23,6 +23,8 @@ mod recorder;
 mod summary;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use self::layout::sizes;
 pub use self::{
     destination::{Destination, Size},
     frame::Broken,

@@ -1,9 +1,10 @@
 //! Events and reports for tests.
 
-use std::{collections::BTreeMap, num::NonZeroU64};
+use std::num::NonZeroU64;
 
 use mmwatch_common::{
     counter::{self, Hook},
+    event::WIRE_VERSION,
     space::Listed,
 };
 
@@ -18,7 +19,9 @@ use crate::{
     ledger::{Ledger, Received, SinkCounters},
     maps::{Lock, parse_maps},
     process::Proc,
-    recording::{Cause as LossCause, Ending, Header, Loss, Replay, Summary, Why},
+    recording::{
+        Cause as LossCause, Ending, Header, Loss, ProgramName, Replay, Summary, Why, sizes,
+    },
     shared::{Objects, Process, Shared, Wanted},
     source::{HookCounters, KernelCounters},
 };
@@ -354,6 +357,31 @@ pub(crate) fn ledger() -> Ledger {
     }
 }
 
+/// What a recording begins with, of one program.
+pub(crate) fn header(hook: Hook, program: &str) -> Header {
+    Header {
+        mmwatch: "0.1.0".into(),
+        wire: WIRE_VERSION,
+        sizes: sizes(),
+        kernel: "6.18.5 x86_64".into(),
+        boot_id: "11d4e3d2-9e7c-4f4b-8e0e-6d1f4a3a6c55".into(),
+        start_boot_ns: 1_000_000_000,
+        boot_at_unix_ns: 0,
+        limits: Proc::at("/nowhere").limits(),
+        backend: "fentry".into(),
+        tells_order: true,
+        programs: vec![ProgramName {
+            hook: hook.name().to_owned(),
+            program: program.to_owned(),
+        }],
+        hierarchy: None,
+        command_line: ["mmwatch", "record", "-o", "a\u{7}"]
+            .map(String::from)
+            .into(),
+        part: 0,
+    }
+}
+
 /// A minute's recording that lacks some events.
 pub(crate) fn recording() -> Summary {
     let loss = Loss {
@@ -368,22 +396,8 @@ pub(crate) fn recording() -> Summary {
     };
     Summary {
         header: Header {
-            mmwatch: "0.1.0".into(),
-            wire: 1,
-            sizes: BTreeMap::new(),
-            kernel: "6.18.5 x86_64".into(),
-            boot_id: "11d4e3d2-9e7c-4f4b-8e0e-6d1f4a3a6c55".into(),
-            start_boot_ns: 1_000_000_000,
             boot_at_unix_ns: BOOT_AT_UNIX_NS,
-            limits: Proc::at("/nowhere").limits(),
-            backend: "fentry".into(),
-            tells_order: true,
-            programs: Vec::new(),
-            hierarchy: None,
-            command_line: ["mmwatch", "record", "-o", "a\u{7}"]
-                .map(String::from)
-                .into(),
-            part: 0,
+            ..header(Hook::LockReleased, "raw_lock_released")
         },
         bytes: 1 << 20,
         until_boot_ns: 61_000_000_000,

@@ -95,7 +95,7 @@ impl<'a> Bytes<'a> {
 
 /// Bytes of each sort of value, by name: what a recording was written with must
 /// be what it is read with.
-pub(super) fn sizes() -> BTreeMap<String, usize> {
+pub(crate) fn sizes() -> BTreeMap<String, usize> {
     let records = Kind::ALL
         .iter()
         .map(|kind| (kind.name(), kind.record_bytes()));

@@ -98,23 +98,8 @@ fn limits() -> Limits {
 
 fn header() -> Header {
     Header {
-        mmwatch: "0.1.0".into(),
-        wire: mmwatch_common::event::WIRE_VERSION,
-        sizes: crate::recording::layout::sizes(),
-        kernel: "6.18.5 x86_64".into(),
-        boot_id: "id".into(),
         start_boot_ns: 1,
-        boot_at_unix_ns: 0,
-        limits: limits(),
-        backend: "fentry".into(),
-        tells_order: true,
-        programs: vec![crate::recording::ProgramName {
-            hook: Hook::Exec.name().to_owned(),
-            program: "p".into(),
-        }],
-        hierarchy: None,
-        command_line: vec![],
-        part: 0,
+        ..sample::header(Hook::Exec, "p")
     }
 }
 
