@@ -3,6 +3,7 @@
 mod accounts;
 mod kernel;
 mod model;
+mod recording;
 mod shared;
 mod suspects;
 
@@ -16,6 +17,7 @@ pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
         .chain(model::MUTATIONS)
         .chain(shared::MUTATIONS)
         .chain(suspects::MUTATIONS)
+        .chain(recording::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.
