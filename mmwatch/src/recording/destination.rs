@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -39,6 +39,8 @@ pub struct Destination {
     older: VecDeque<u64>,
     /// Whether the file was made by us, and nothing is in it yet.
     is_fresh: bool,
+    /// Older files of the recording that is overwritten: `.1`, `.2`, …
+    overwritten: usize,
 }
 
 impl Destination {
@@ -51,12 +53,10 @@ impl Destination {
     /// that another mmwatch is writing; [`Error::Io`] where it cannot be written.
     pub fn open(path: &Path, size: Size, force: bool) -> Result<Self> {
         let shown = path.display();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        let (file, is_fresh) = match options.clone().create_new(true).open(path) {
+        let (file, is_fresh) = match options().create_new(true).open(path) {
             Ok(file) => (file, true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = options.open(path);
+                let file = options().open(path);
                 (file.map_err(Error::io(format!("opening {shown}")))?, false)
             }
             Err(error) => return Err(Error::io(format!("making {shown}"))(error)),
@@ -91,9 +91,7 @@ impl Destination {
         if !is_fresh {
             check_overwrite(&file, path, force)?;
         }
-        check_older(path, size.rotate_bytes.is_some(), force)?;
-        file.set_len(0)
-            .map_err(Error::io(format!("emptying {shown}")))?;
+        let overwritten = check_older(path, size.rotate_bytes.is_some(), force)?;
         Ok(Self {
             path: path.to_owned(),
             size,
@@ -101,7 +99,18 @@ impl Destination {
             len: 0,
             older: VecDeque::new(),
             is_fresh,
+            overwritten,
         })
+    }
+
+    /// Writes what the first file begins with, over what was there.
+    pub(super) fn begin(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for number in 1..=self.overwritten {
+            fs::remove_file(self.older_path(number)).or_else(not_found_is_fine)?;
+        }
+        self.overwritten = 0;
+        self.file.set_len(0)?;
+        self.append(bytes)
     }
 
     /// The newest file.
@@ -156,12 +165,18 @@ impl Destination {
     /// name. Where that fails, it goes on as it was.
     pub(super) fn rotate(&mut self, bytes: &[u8]) -> io::Result<()> {
         let new = with_suffix(&self.path, "new");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
+        let file = match options().create_new(true).open(&new) {
+            // Left by one that was ended just then, if it is a recording.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mut file = options().open(&new)?;
+                match content(&mut file)? {
+                    Content::Nothing | Content::Recording => file.set_len(0)?,
+                    Content::Other => return Err(error),
+                }
+                file
+            }
+            file => file?,
+        };
         let result = self.replace(&file, &new, bytes);
         if result.is_err() {
             // Gone already is as good.
@@ -227,6 +242,13 @@ impl Drop for Destination {
     }
 }
 
+/// How files are opened. What they tell of others is for their owner alone.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
 fn not_found_is_fine(error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
@@ -275,21 +297,19 @@ fn check_overwrite(mut file: &File, path: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Removes the older files of a recording that is overwritten; refuses to put
-/// others' to those of a recording that is to be rotated.
-fn check_older(path: &Path, rotates: bool, force: bool) -> Result<()> {
-    for number in 1_u32.. {
+/// How many older files there are of a recording that is overwritten. Refuses to
+/// put others' to those of a recording that is to be rotated.
+fn check_older(path: &Path, rotates: bool, force: bool) -> Result<usize> {
+    for number in 1.. {
         let older = with_suffix(path, &number.to_string());
         let shown = older.display();
         let mut file = match File::open(&older) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(number - 1),
             Err(error) => return Err(Error::io(format!("opening {shown}"))(error)),
         };
         match content(&mut file).map_err(Error::io(format!("reading {shown}")))? {
-            Content::Recording if force => {
-                fs::remove_file(&older).map_err(Error::io(format!("removing {shown}")))?;
-            }
+            Content::Recording if force => {}
             Content::Recording | Content::Nothing | Content::Other if rotates => {
                 return Err(Error::Usage(format!(
                     "{shown} is there, and could be taken for an older file of {}; name another \
@@ -302,10 +322,10 @@ fn check_older(path: &Path, rotates: bool, force: bool) -> Result<()> {
                     }
                 )));
             }
-            Content::Recording | Content::Nothing | Content::Other => return Ok(()),
+            Content::Recording | Content::Nothing | Content::Other => return Ok(number - 1),
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -388,9 +408,14 @@ mod tests {
         assert!(refusal(refused).contains("--force"));
         assert_eq!(fs::read(&path).unwrap(), MAGIC);
         fs::write(scratch.0.join("rec.1"), MAGIC).unwrap();
-        drop(Destination::open(&path, Size::default(), true).unwrap());
-        // Emptied, but it was not ours to remove.
-        assert_eq!(scratch.list(), [("rec".to_owned(), 0)]);
+        // Not before there is something to take its place.
+        let mut forced = Destination::open(&path, Size::default(), true).unwrap();
+        assert_eq!(scratch.list().len(), 2);
+        assert_eq!(fs::read(&path).unwrap(), MAGIC);
+        forced.begin(b"new").unwrap();
+        drop(forced);
+        assert_eq!(scratch.list(), [("rec".to_owned(), 3)]);
+        fs::write(&path, MAGIC).unwrap();
 
         fs::write(scratch.0.join("rec.1"), "precious").unwrap();
         let rotated = Size {
@@ -403,6 +428,27 @@ mod tests {
 
         let refused = Destination::open(Path::new("/dev/null"), Size::default(), true);
         assert!(refusal(refused).contains("no regular file"));
+    }
+
+    #[test]
+    fn nothing_else_makes_way_for_a_new_file() {
+        let scratch = Scratch::new("new");
+        let mut destination = Destination::open(&scratch.file(), Size::default(), false).unwrap();
+        destination.begin(&MAGIC).unwrap();
+        fs::write(scratch.0.join("rec.new"), "precious").unwrap();
+        destination.rotate(&MAGIC).unwrap_err();
+        destination.append(b"more").unwrap();
+        assert_eq!(fs::read(scratch.0.join("rec.new")).unwrap(), b"precious");
+        // One that was left by another writer does.
+        fs::write(scratch.0.join("rec.new"), [&MAGIC[..], b"left"].concat()).unwrap();
+        destination.rotate(&MAGIC).unwrap();
+        let want = [("rec", 8), ("rec.1", 12)];
+        assert_eq!(
+            scratch.list(),
+            want.map(|(name, len)| (name.to_owned(), len))
+        );
+        let mode = fs::metadata(scratch.0.join("rec.1")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

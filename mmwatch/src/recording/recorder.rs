@@ -39,8 +39,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks that wait for the writer, at most: 16 MiB.
 const QUEUE: usize = 64;
 
-/// Processes whose identity is remembered at most: then all are said anew.
-const MAX_PROCESSES: usize = 1 << 16;
+/// Processes whose identity is remembered at most, and cgroups: then all are said
+/// anew.
+const MAX_SAID: usize = 1 << 16;
 
 /// Bytes that are kept of blocks that found no room: what later ones refer to.
 const MAX_CARRIED_BYTES: usize = 4 << 20;
@@ -53,7 +54,8 @@ pub struct Recorder {
     held: Vec<u8>,
     queue: SyncSender<Message>,
     spare: Receiver<Vec<u8>>,
-    writer: JoinHandle<Outcome>,
+    /// After the queue, whose end ends it.
+    writer: WriterThread,
     is_full: Arc<AtomicBool>,
     /// What found no room in the queue, and is not said yet.
     lost: Option<Gap>,
@@ -99,7 +101,7 @@ impl Recorder {
             held: Vec::new(),
             queue,
             spare,
-            writer,
+            writer: WriterThread(Some(writer)),
             is_full,
             lost: None,
             carried: Vec::new(),
@@ -144,7 +146,7 @@ impl Recorder {
         if !self.processes.contains_key(&key)
             && let Some(identity) = source.identity(key)
         {
-            if self.processes.len() >= MAX_PROCESSES {
+            if self.processes.len() >= MAX_SAID {
                 self.processes.clear();
             }
             self.processes.insert(key, identity);
@@ -171,6 +173,9 @@ impl Recorder {
 
     /// Says the path of a cgroup, where it is known and was not said.
     fn say_cgroup(&mut self, id: u64, source: &mut impl Source) {
+        if self.said_cgroups.len() >= MAX_SAID {
+            self.said_cgroups.clear();
+        }
         if !self.said_cgroups.insert(id) {
             return;
         }
@@ -216,7 +221,8 @@ impl Recorder {
         ] {
             self.queue.send(message).map_err(|_| ended())?;
         }
-        self.writer.join().map_err(|_| ended())
+        let writer = self.writer.0.take().ok_or_else(ended)?;
+        writer.join().map_err(|_| ended())
     }
 
     /// Says what there is to be known with a look.
@@ -299,6 +305,20 @@ impl Recorder {
                 Entry::Record(_) => {}
                 other => entry::push(&mut self.carried, &other),
             }
+        }
+    }
+}
+
+/// The thread that writes. Whatever becomes of the watch, what was handed on is
+/// written before it is over.
+#[derive(Debug)]
+struct WriterThread(Option<JoinHandle<Outcome>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.take() {
+            // That it panicked, it said itself.
+            let _ = writer.join();
         }
     }
 }

@@ -139,7 +139,7 @@ impl Writer {
         };
         let begin = |writer: &mut Self| {
             let begin = writer.begin()?;
-            writer.destination.append(&begin)
+            writer.destination.begin(&begin)
         };
         begin(&mut writer).map_err(Error::io(failed))?;
         Ok(writer)

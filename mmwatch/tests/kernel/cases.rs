@@ -192,6 +192,10 @@ pub const PROCESSES: &[(&str, Case)] = &[
         identity::containers_have_their_sums,
     ),
     (
+        "what_a_process_mapped_is_told_after_its_end",
+        recording::what_a_process_mapped_is_told_after_its_end,
+    ),
+    (
         "containers_are_told_apart_in_a_recording",
         identity::containers_are_told_apart_in_a_recording,
     ),

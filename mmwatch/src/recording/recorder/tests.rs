@@ -187,8 +187,11 @@ struct Read {
 }
 
 fn read(path: &Path) -> Read {
+    read_from(Recording::open(path).unwrap())
+}
+
+fn read_from(mut recording: Recording) -> Read {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let mut recording = Recording::open(path).unwrap();
     let mut read = Read::default();
     loop {
         match runtime
@@ -341,42 +344,44 @@ fn whatever_becomes_of_the_bytes_reading_ends_well() {
         + 2;
 
     let damaged = scratch.file("damaged");
+    // How its reading ended, if it can be opened at all.
     let check = |bytes: &[u8], what: &str| {
         fs::write(&damaged, bytes).unwrap();
-        let Ok(recording) = Recording::open(&damaged) else {
-            return false;
-        };
-        drop(recording);
-        let read = read(&damaged);
+        let recording = Recording::open(&damaged).ok()?;
+        let read = read_from(recording);
         assert_eq!(read.records, all.records[..read.records.len()], "{what}");
         assert_eq!(read.looks, all.looks[..read.looks.len()], "{what}");
-        crate::recording::Summary::of(&damaged).unwrap();
-        true
+        let ending = read.replay.unwrap().ending;
+        let summary = crate::recording::Summary::of(&damaged).unwrap();
+        assert_eq!(summary.ending, ending, "{what}");
+        Some(ending)
     };
     for len in 0..whole.len() {
-        let opens = check(&whole[..len], &format!("cut at {len}"));
-        assert_eq!(opens, len >= header_ends, "cut at {len}");
-        let at_end = format!("{:?}", read_ending(&damaged));
-        assert!(!at_end.contains("On("), "cut at {len}: {at_end}");
+        let ending = check(&whole[..len], &format!("cut at {len}"));
+        let is_right = match ending {
+            None => len < header_ends,
+            Some(Ending::Open) => true,
+            Some(Ending::Broken(broken)) => broken.at_byte < len as u64,
+            Some(Ending::On(_) | Ending::Unread) => false,
+        };
+        assert!(is_right, "cut at {len}: {ending:?}");
     }
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x55;
-        let opens = check(&bytes, &format!("byte {at}"));
-        assert_eq!(
-            opens,
-            at >= header_ends || (12..16).contains(&at),
-            "byte {at}"
-        );
+        let ending = check(&bytes, &format!("byte {at}"));
+        let is_right = match ending {
+            None => at < header_ends,
+            Some(Ending::Broken(broken)) => broken.at_byte <= at as u64,
+            // Of the preamble, what is kept for later.
+            Some(Ending::On(_)) => (12..16).contains(&at),
+            Some(Ending::Open | Ending::Unread) => false,
+        };
+        assert!(is_right, "byte {at}: {ending:?}");
     }
     // Whatever comes after its end is no part of it.
-    let longer = [&whole[..], b"more"].concat();
-    assert!(check(&longer, "longer"));
-}
-
-fn read_ending(path: &Path) -> Option<Ending> {
-    Recording::open(path).ok()?;
-    Some(read(path).replay?.ending)
+    let longer = check(&[&whole[..], b"more"].concat(), "longer");
+    assert!(matches!(longer, Some(Ending::Broken(broken)) if broken.at_byte == whole.len() as u64));
 }
 
 #[test]
@@ -534,6 +539,24 @@ fn what_finds_no_room_is_a_gap() {
     assert_eq!(summary.losses_count, 1);
     assert_eq!(summary.losses[0].cause, Some(Cause::Slow));
     assert_eq!(summary.losses[0].until_boot_ns, block.until_boot_ns);
+}
+
+#[test]
+fn what_was_handed_on_is_written_without_an_end_too() {
+    let scratch = Scratch::new("endless");
+    let path = scratch.file("rec");
+    let mut session = Session::new(&path, Size::default());
+    session.record(&records::grow(0));
+    session.tick(2);
+    // As if the watch had failed.
+    session.record(&records::grow(0));
+    drop(session);
+    let read = read(&path);
+    assert_eq!(read.records.len(), 1);
+    assert_eq!(read.looks, [(2, 1)]);
+    let replay = read.replay.unwrap();
+    assert_eq!(replay.ending, Ending::Open);
+    assert!(!replay.is_whole);
 }
 
 #[test]
