@@ -138,6 +138,26 @@ impl AddAssign for Ledger {
     }
 }
 
+impl Ledger {
+    /// What was counted since `earlier`.
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            fired: self.fired.wrapping_sub(earlier.fired),
+            filtered: self.filtered.wrapping_sub(earlier.filtered),
+            summed: self.summed.wrapping_sub(earlier.summed),
+            submitted: self.submitted.wrapping_sub(earlier.submitted),
+            ring_full: self.ring_full.wrapping_sub(earlier.ring_full),
+            simulated: self.simulated.wrapping_sub(earlier.simulated),
+            paths_submitted: self.paths_submitted.wrapping_sub(earlier.paths_submitted),
+            paths_ring_full: self.paths_ring_full.wrapping_sub(earlier.paths_ring_full),
+            scratch_full: self.scratch_full.wrapping_sub(earlier.scratch_full),
+            spaces_full: self.spaces_full.wrapping_sub(earlier.spaces_full),
+            processes_full: self.processes_full.wrapping_sub(earlier.processes_full),
+            unfinished: self.unfinished.wrapping_sub(earlier.unfinished),
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Ledger>() == 12 * 8);
 
 #[cfg(test)]
@@ -177,5 +197,6 @@ mod tests {
             unfinished: 24,
         };
         assert_eq!(sum, twice);
+        assert_eq!(twice.since(&row), row);
     }
 }

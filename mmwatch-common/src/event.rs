@@ -11,6 +11,10 @@
 
 use core::mem::size_of;
 
+/// Version of everything that crosses from kernel to user: another one for every
+/// change of a layout or a meaning, so that no recording is misread.
+pub const WIRE_VERSION: u32 = 1;
+
 /// Length of a task's command name in the kernel (`TASK_COMM_LEN`), NUL included.
 pub const COMM_LEN: usize = 16;
 
@@ -198,6 +202,25 @@ codes! {
         Exit = 9 => "exit",
         /// [`FilePath`].
         FilePath = 10 => "file_path",
+    }
+}
+
+impl Kind {
+    /// Bytes of a record of this kind.
+    pub const fn record_bytes(self) -> usize {
+        match self {
+            Self::Map => size_of::<Record<Map>>(),
+            Self::Unmap => size_of::<Record<Unmap>>(),
+            Self::Protect => size_of::<Record<Protect>>(),
+            Self::Remap => size_of::<Record<Remap>>(),
+            Self::Brk => size_of::<Record<Brk>>(),
+            Self::Grow => size_of::<Record<Grow>>(),
+            Self::Advise => size_of::<Record<Advise>>(),
+            Self::Fork => size_of::<Record<Fork>>(),
+            Self::Exec => size_of::<Record<Exec>>(),
+            Self::Exit => size_of::<Record<Exit>>(),
+            Self::FilePath => size_of::<FilePath>(),
+        }
     }
 }
 

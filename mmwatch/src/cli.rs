@@ -1,16 +1,22 @@
 //! The command line as typed. [`options`](crate::options) makes it into what
 //! the agent does.
 
+mod filter;
+mod recording;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValuesParser, TypedValueParser as _},
 };
 
+pub use self::{
+    filter::{FilterArgs, ScopeArg, ScopeArgs},
+    recording::{RecordArgs, ReportArgs},
+};
 use crate::{
     churn::By,
-    event::{Backing, Op, Suspect},
     text::{parse_bytes, parse_duration},
 };
 
@@ -99,6 +105,8 @@ Examples:
   mmwatch trace -p 1234 --op map,unmap      mappings of one process as they happen
   mmwatch trace -x -o json                  failing calls, one JSON object a line
   mmwatch stat -- make                      sums over a command and its children
+  mmwatch record -o make.rec -- make        all of its events, into a file
+  mmwatch trace --from make.rec -x          what of them failed
   mmwatch flags map 0x22                    what the flags of a call mean
   mmwatch maps 1234                         what each mapping of a process is
   mmwatch shared /dev/shm/ring              who maps a file, and who could talk to whom
@@ -127,6 +135,7 @@ Examples:
   mmwatch top -n java --rows 5    the five busiest threads named java
   mmwatch top --by container      a row for each container
   mmwatch top --hooks proc        what is mapped, without BPF
+  mmwatch top --from FILE -i 10   of a recording, a table for each ten seconds of it
   mmwatch top -o json             one JSON object per interval")]
     Top(TopArgs),
     /// Every operation as it happens
@@ -143,6 +152,7 @@ Examples:
   mmwatch trace --container web                 one container, by its name or id
   mmwatch trace --cgroup /system.slice          all services
   mmwatch trace -o json -d 5 | jq .op           five seconds, as JSON
+  mmwatch trace --from FILE --op map            what was recorded
   mmwatch trace -- python3 -c 'import mmap'     a command from its first exec on")]
     Trace(TraceArgs),
     /// Sums over a time or a command's life
@@ -157,6 +167,33 @@ Examples:
   mmwatch stat -- make -j2     a command and its children
   mmwatch stat --faults -- ls  how much of what ls maps it touches")]
     Stat(StatArgs),
+    /// Write all that happens to a file, to be looked at later
+    ///
+    /// Ends with Ctrl-C, after --duration, with the command, or once the file has
+    /// the size that it may have. Whatever ends it, the file can be read up to its
+    /// last whole second, by `report` and by `top`, `trace` and `stat` with
+    /// --from. What could not be written is counted, in the file too.
+    /// docs/recording.md explains the format.
+    #[command(after_help = "\
+Examples:
+  mmwatch record -o make.rec -- make           a command and its children
+  mmwatch record -o rec -d 1h --max-size 1G    an hour, or one GiB of it
+  mmwatch record -o rec --rotate 64M --keep 4  the last 256 MiB: rec, rec.1, rec.2, rec.3
+  mmwatch record -o rec -p 1234 --op map       mappings of one process
+  mmwatch report rec                           what was recorded, in sums")]
+    Record(RecordArgs),
+    /// What a recording has, in sums: `stat` of it
+    ///
+    /// Says first from when to when it is and what is missing in it. The same
+    /// filters as when watching take effect; without any, sums are the kernel's
+    /// own, exact whatever was lost.
+    #[command(after_help = "\
+Examples:
+  mmwatch report rec                    sums, and the processes that did most
+  mmwatch report rec --by container     by container
+  mmwatch report rec -p 1234 --op map   of one process's mappings alone
+  mmwatch report rec -o json            as JSON lines")]
+    Report(ReportArgs),
     /// Hold what mmwatch says against what the kernel says
     ///
     /// Each round compares, for every process that stands still meanwhile, the
@@ -183,6 +220,7 @@ Examples:
   mmwatch maps --diff 10 1234     what changes in ten seconds
   mmwatch maps --watch 5 1234     who maps it, every five seconds
   mmwatch maps --faults 10 1234   which mappings it touches in ten seconds
+  mmwatch maps --from FILE 1234   what it mapped while it was recorded
   mmwatch maps -o json 1234 | jq '.vmas[] | select(.segment == \"jit\")'")]
     Maps(MapsArgs),
     /// Who shares memory with whom: files, memfds, System V and POSIX segments, and more
@@ -320,6 +358,10 @@ pub struct MapsArgs {
     /// kernel counts them, so it takes root or CAP_BPF and CAP_PERFMON
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["smaps", "picture", "diff"])]
     pub faults: Option<Duration>,
+    /// By the events of a recording: what the process, which may be over, mapped, and what became
+    /// of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["smaps", "diff", "watch", "faults", "picture", "hooks", "buffer", "simulate_loss"])]
+    pub from: Option<PathBuf>,
     /// A picture of the whole address space instead of a table, each character twice the size
     #[arg(long, conflicts_with = "smaps", help_heading = "Output")]
     pub picture: bool,
@@ -370,60 +412,28 @@ pub struct FlagsArgs {
 /// Flags of every command that watches.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// Only this process (repeatable)
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
-    pub pid: Vec<u32>,
-    /// With --pid: also the children that they make from now on
-    #[arg(long, requires = "pid", help_heading = "Filters")]
-    pub follow: bool,
-    /// All of the host, or only mmwatch's own pod or container [default: self in a container's
-    /// pid namespace, else host]
-    #[arg(long, value_enum, value_name = "SCOPE", help_heading = "Filters")]
-    pub scope: Option<ScopeArg>,
-    /// Only processes of this pid namespace and of those below it: that of mmwatch itself, or of
-    /// a process
-    #[arg(long, value_name = "self|PID", help_heading = "Filters")]
-    pub pidns: Option<String>,
-    /// Only processes of this cgroup and of those below it, by its path
+    /// Filters.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    /// Whose doings these are of.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Look at a recording, and not at what happens now
     #[arg(
         long,
-        value_name = "PATH",
-        conflicts_with = "container",
-        help_heading = "Filters"
+        value_name = "FILE",
+        conflicts_with_all = [
+            "duration",
+            "hooks",
+            "buffer",
+            "simulate_loss",
+            "cmd",
+            "follow",
+            "scope",
+            "pidns"
+        ]
     )]
-    pub cgroup: Option<String>,
-    /// Only processes of this container, by its name, its id or how that begins
-    #[arg(long, value_name = "ID|NAME", help_heading = "Filters")]
-    pub container: Option<String>,
-    /// Only threads of exactly this name (15 bytes at most)
-    #[arg(short = 'n', long, value_name = "NAME", help_heading = "Filters")]
-    pub comm: Option<OsString>,
-    /// Only this real user, by name or number
-    #[arg(short, long, value_name = "USER", help_heading = "Filters")]
-    pub uid: Option<String>,
-    /// Only these operations (repeatable, or a list with commas)
-    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = op_parser(), help_heading = "Filters")]
-    pub op: Vec<Op>,
-    /// Only operations on at least this many bytes: 4096, 4k, 1M
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Filters")]
-    pub min_size: Option<u64>,
-    /// Only mappings whose pages come from there (repeatable, or a list with commas)
-    #[arg(long, value_name = "BACKING", value_delimiter = ',', value_parser = backing_parser(), help_heading = "Filters")]
-    pub backing: Vec<Backing>,
-    /// Only dangerous mappings; those of some kinds, where given (repeatable, or a list with commas)
-    #[arg(
-        long,
-        value_name = "KIND",
-        num_args = 0..=1,
-        default_missing_values = suspect_names(),
-        value_delimiter = ',',
-        value_parser = suspect_parser(),
-        help_heading = "Filters"
-    )]
-    pub suspect: Vec<Suspect>,
-    /// Only calls that failed
-    #[arg(short = 'x', long, help_heading = "Filters")]
-    pub failed: bool,
+    pub from: Option<PathBuf>,
     /// End after this time: 5, 5s, 500ms, 2m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -455,16 +465,6 @@ pub struct KernelArgs {
         help_heading = "Kernel"
     )]
     pub simulate_loss: Option<f64>,
-}
-
-/// Whose doings are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScopeArg {
-    /// Those of the pod or container that mmwatch runs in
-    #[value(name = "self")]
-    Own,
-    /// Those of all processes of the host
-    Host,
 }
 
 /// Form of the output.
@@ -502,16 +502,6 @@ pub enum HooksArg {
     Proc,
 }
 
-fn op_parser() -> impl clap::builder::TypedValueParser<Value = Op> {
-    PossibleValuesParser::new(Op::ALL.iter().map(|op| op.name())).try_map(|name| {
-        Op::ALL
-            .iter()
-            .copied()
-            .find(|op| op.name() == name)
-            .ok_or("not an operation")
-    })
-}
-
 fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
     PossibleValuesParser::new(By::ALL.iter().map(|by| by.name())).try_map(|name| {
         By::ALL
@@ -522,41 +512,12 @@ fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
     })
 }
 
-fn suspect_names() -> impl Iterator<Item = &'static str> {
-    Suspect::ALL.iter().map(|suspect| suspect.name())
-}
-
-fn suspect_parser() -> impl clap::builder::TypedValueParser<Value = Suspect> {
-    let names = Suspect::ALL
-        .iter()
-        .map(|suspect| PossibleValue::new(suspect.name()).help(suspect.meaning()));
-    PossibleValuesParser::new(names).try_map(|name| {
-        Suspect::ALL
-            .iter()
-            .copied()
-            .find(|suspect| suspect.name() == name)
-            .ok_or("not a kind")
-    })
-}
-
-fn backing_parser() -> impl clap::builder::TypedValueParser<Value = Backing> {
-    let names = Backing::ALL
-        .iter()
-        .map(|backing| PossibleValue::new(backing.name()).help(backing.purpose()));
-    PossibleValuesParser::new(names).try_map(|name| {
-        Backing::ALL
-            .iter()
-            .copied()
-            .find(|backing| backing.name() == name)
-            .ok_or("not a backing")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::event::Op;
 
     #[test]
     fn the_definition_is_consistent() {
@@ -608,7 +569,7 @@ mod tests {
         else {
             panic!("not top");
         };
-        assert_eq!(top.watch.pid, [1]);
+        assert_eq!(top.watch.filters.pid, [1]);
         assert_eq!(top.interval, Duration::from_secs(2));
 
         let cli = read(&[
@@ -630,7 +591,7 @@ mod tests {
         else {
             panic!("not trace");
         };
-        assert_eq!(trace.watch.op, [Op::Map, Op::Unmap, Op::Brk]);
+        assert_eq!(trace.watch.filters.op, [Op::Map, Op::Unmap, Op::Brk]);
         assert_eq!(trace.watch.cmd, ["make", "-j2"]);
         assert_eq!(verbose, 2);
     }

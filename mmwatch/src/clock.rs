@@ -51,6 +51,11 @@ impl WallClock {
         Self { offset_ns }
     }
 
+    /// When boot was, ns after 1970.
+    pub const fn offset_ns(self) -> i64 {
+        self.offset_ns
+    }
+
     /// Wall time of a moment.
     pub fn at(self, boot_ns: u64) -> WallTime {
         let ns = i128::from(boot_ns) + i128::from(self.offset_ns);

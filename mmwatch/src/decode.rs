@@ -286,6 +286,15 @@ impl Decoder {
     }
 }
 
+/// The file whose path a record is; `None` for a record of another kind.
+pub(crate) fn path_of(bytes: &[u8]) -> Option<wire::FileId> {
+    let kind = Kind::from_wire(*bytes.first()?)?;
+    if kind != Kind::FilePath {
+        return None;
+    }
+    read::<FilePath>(kind, bytes).ok().map(|path| path.file)
+}
+
 fn actor(base: &Base) -> Actor {
     let wire::Actor {
         tgid,

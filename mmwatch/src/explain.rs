@@ -13,6 +13,8 @@
 
 mod reason;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::reason::{Reason, Short};
 use crate::{
     event::{Brk, Event, Map, Protect, Remap, Unmap, What},
@@ -21,7 +23,7 @@ use crate::{
 
 /// What the kernel measures calls by, apart from the process's own limits.
 /// `None` where it could not be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// `vm.max_map_count`.
     pub max_map_count: u32,
@@ -36,7 +38,8 @@ pub struct Limits {
 }
 
 /// How much memory the kernel promises (`vm.overcommit_memory`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
 pub enum Overcommit {
     /// 0: no more at once than there is.
     Guess {

@@ -153,6 +153,11 @@ impl Directory {
         self.cgroups.get(id, || source.cgroup_path(id));
     }
 
+    /// The cgroup with this id.
+    pub fn cgroup(&mut self, id: u64, source: &mut impl Source) -> Option<Arc<Cgroup>> {
+        self.cgroups.get(id, || source.cgroup_path(id))
+    }
+
     /// What the kernel knew of a process, in words.
     pub fn of(&mut self, tgid: u32, identity: Identity, source: &mut impl Source) -> Arc<Who> {
         let Identity {

@@ -5,7 +5,10 @@ use std::fmt;
 use mmwatch_common::counter;
 use serde::Serialize;
 
-use crate::source::{HookCounters, KernelCounters};
+use crate::{
+    recording::{Ending, Replay, Why},
+    source::{HookCounters, KernelCounters},
+};
 
 /// What user space counted. Counters only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,19 +19,21 @@ pub struct Received {
     pub paths: u64,
     /// Records that were none.
     pub undecodable: u64,
+    /// Records of a recording that named an operation which a filter turned away.
+    pub unwanted: u64,
 }
 
 impl Received {
     /// Records of all sorts.
     pub const fn records(&self) -> u64 {
-        self.events + self.paths + self.undecodable
+        self.events + self.paths + self.undecodable + self.unwanted
     }
 }
 
 /// What one sink counted. `received events = delivered + dropped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SinkCounters {
-    /// The sink: `text`, `json`, or `sums` for what is only summed.
+    /// The sink: `text`, `json`, `recording`, or `sums` for what is only summed.
     pub sink: &'static str,
     /// Events that it passed on.
     pub delivered: u64,
@@ -48,6 +53,8 @@ pub struct Ledger {
     /// Whether the programs had stopped and the ring buffer was read to its
     /// end. Before that, the counters are those of slightly different moments.
     pub closed: bool,
+    /// Where records came from a recording, what there is to say of it.
+    pub replay: Option<Replay>,
 }
 
 /// One sum of the ledger: `total` should be what `parts` add up to.
@@ -91,8 +98,18 @@ impl Ledger {
         if self.closed {
             return 0;
         }
+        self.handed_on().saturating_sub(self.arrived())
+    }
+
+    /// Records that the kernel handed on, those that a recording has again among them.
+    fn handed_on(&self) -> u64 {
         let sum = self.kernel_sum();
-        (sum.submitted + sum.paths_submitted).saturating_sub(self.received.records())
+        sum.submitted + sum.paths_submitted + self.replay.map_or(0, |replay| replay.repeated)
+    }
+
+    /// Records that came, and those that came and were not recorded.
+    fn arrived(&self) -> u64 {
+        self.received.records() + self.replay.map_or(0, |replay| replay.lost_records)
     }
 
     /// Events that fired, were wanted, and did not reach a sink's reader. `missed`
@@ -100,7 +117,8 @@ impl Ledger {
     pub fn lost(&self) -> u64 {
         let dropped: u64 = self.sinks.iter().map(|sink| sink.dropped).sum();
         let sum = self.kernel_sum();
-        sum.ring_full + sum.simulated + self.received.undecodable + dropped
+        let unrecorded = self.replay.map_or(0, |replay| replay.lost_events);
+        sum.ring_full + sum.simulated + self.received.undecodable + dropped + unrecorded
     }
 
     /// Whether every sum holds; `None` before the ledger is closed.
@@ -136,11 +154,10 @@ impl Ledger {
                 },
             )
             .collect();
-        let sum = self.kernel_sum();
         equations.push(Equation {
             name: "submitted + paths = received + still in ring".into(),
-            total: sum.submitted + sum.paths_submitted,
-            parts: self.received.records() + self.unread(),
+            total: self.handed_on(),
+            parts: self.arrived() + self.unread(),
         });
         equations.extend(self.sinks.iter().map(|sink| Equation {
             name: format!("{}: received = delivered + dropped", sink.sink),
@@ -173,6 +190,19 @@ impl Ledger {
             unread: self.unread(),
             lost: self.lost(),
             balanced: self.is_balanced(),
+            recording: self.replay.map(|replay| RecordingJson {
+                ending: replay.ending.name(),
+                gaps: replay.gaps,
+                lost: replay.lost_events,
+                lost_records: replay.lost_records,
+                repeated: replay.repeated,
+                unwanted: self.received.unwanted,
+                sums: if replay.sums_events {
+                    "events"
+                } else {
+                    "kernel"
+                },
+            }),
             sinks: &self.sinks,
             hooks: self
                 .kernel
@@ -198,6 +228,33 @@ impl Ledger {
                 )
                 .collect(),
         }
+    }
+}
+
+impl Ledger {
+    /// What there is to say of a recording that is no more than its events.
+    fn write_replay(&self, f: &mut fmt::Formatter<'_>, replay: &Replay) -> fmt::Result {
+        writeln!(
+            f,
+            "        recording: {} not recorded, gaps: {}; {} filtered here",
+            replay.lost_events, replay.gaps, self.received.unwanted
+        )?;
+        match replay.ending {
+            // As it should be, or not known yet.
+            Ending::On(Why::Finished) | Ending::Unread => {}
+            ending @ (Ending::On(Why::Full | Why::Rotated) | Ending::Open | Ending::Broken(_)) => {
+                writeln!(f, "        the recording {ending}")?;
+            }
+        }
+        let lost = self.lost();
+        if replay.sums_events && lost > 0 {
+            writeln!(
+                f,
+                "        under a filter, sums are those of the events in the recording: as {lost} \
+                 are not in it, they are lower bounds"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -233,6 +290,9 @@ impl fmt::Display for Ledger {
             )?;
         }
         writeln!(f)?;
+        if let Some(replay) = &self.replay {
+            self.write_replay(f, replay)?;
+        }
         if sum.scratch_full + sum.spaces_full + sum.unfinished + sum.paths_ring_full > 0 {
             writeln!(
                 f,
@@ -287,8 +347,23 @@ pub struct LedgerJson<'a> {
     pub lost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balanced: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingJson>,
     pub sinks: &'a [SinkCounters],
     pub hooks: Vec<HookJson<'a>>,
+}
+
+/// What there is to say of a recording, in JSON.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/events.md is their reference")]
+pub struct RecordingJson {
+    pub ending: &'static str,
+    pub gaps: u64,
+    pub lost: u64,
+    pub lost_records: u64,
+    pub repeated: u64,
+    pub unwanted: u64,
+    pub sums: &'static str,
 }
 
 /// One program's row in JSON.
@@ -312,6 +387,7 @@ mod tests {
     use mmwatch_common::counter::Hook;
 
     use super::*;
+    use crate::sample;
 
     fn ledger() -> Ledger {
         let hook = |hook, ledger, missed| HookCounters {
@@ -347,6 +423,7 @@ mod tests {
                 events: 42,
                 paths: 2,
                 undecodable: 1,
+                unwanted: 0,
             },
             sinks: vec![SinkCounters {
                 sink: "text",
@@ -354,6 +431,7 @@ mod tests {
                 dropped: 2,
             }],
             closed: true,
+            replay: None,
         }
     }
 
@@ -422,6 +500,34 @@ mod tests {
         open.kernel.hooks[1].ledger.fired += 1;
         assert_eq!(open.to_json().balanced, None);
         assert!(!open.to_string().contains("balance"));
+    }
+
+    #[test]
+    fn what_is_not_in_a_recording_is_accounted_for() {
+        let mut ledger = ledger();
+        // Of what came, 5 events and 3 paths were not written, the paths again; of
+        // the rest, a filter turned 7 away.
+        ledger.received.events = 30;
+        ledger.received.unwanted = 7;
+        ledger.sinks[0].delivered = 28;
+        ledger.replay = Some(Replay {
+            lost_events: 5,
+            lost_records: 8,
+            ending: Ending::Open,
+            sums_events: true,
+            ..sample::replay()
+        });
+        assert_eq!(broken(&ledger), [""; 0]);
+        assert_eq!(ledger.lost(), 10 + 6 + 1 + 2 + 5);
+        let text = ledger.to_string();
+        assert!(text.contains("recording: 5 not recorded, gaps: 1; 7 filtered here\n"));
+        assert!(text.contains("the recording has no end"));
+        assert!(text.contains("24 are not in it, they are lower bounds"));
+        ledger.received.unwanted -= 1;
+        assert_eq!(
+            broken(&ledger),
+            ["submitted + paths = received + still in ring"]
+        );
     }
 
     #[test]

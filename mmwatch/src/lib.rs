@@ -2,9 +2,10 @@
 //! changed and removed, by whom, why, and what it cost.
 //!
 //! The way of an event, one direction, one type a step: the [`kernel`]
-//! programs make records, a [`source`] lends their bytes, [`decode`] makes an
-//! [`event::Event`] of them, [`churn`] sums, [`space`] keeps what is mapped
-//! where, a [`sink`] writes. [`pipeline`] is the loop that moves it along.
+//! programs make records, a [`source`] (the ring, or a [`recording`]) lends their
+//! bytes, [`decode`] makes an [`event::Event`] of them, [`churn`] sums, [`space`]
+//! keeps what is mapped where, a [`sink`] writes. [`pipeline`] is the loop that
+//! moves it along.
 
 // From the command line to what is to be done.
 pub mod cli;
@@ -16,12 +17,14 @@ pub mod identity;
 pub mod kernel;
 pub mod launch;
 pub mod pipeline;
+pub mod recording;
 pub mod source;
 
 // From bytes to events,
 pub mod decode;
 pub mod event;
 pub mod explain;
+pub mod filter;
 pub mod flags;
 
 // to sums, what is mapped where, and the account of what was lost,

@@ -2,8 +2,8 @@
 //! plays and what its pages come from.
 //!
 //! [`read`] alone does input and output. What follows from what it read, here
-//! and in [`clues`], [`elf`], [`faults`], [`mod@file`], [`segment`], [`diff`] and [`history`], is
-//! pure.
+//! and in [`clues`], [`elf`], [`faults`], [`mod@file`], [`segment`], [`diff`], [`history`] and
+//! [`past`], is pure.
 
 pub mod clues;
 pub mod diff;
@@ -11,6 +11,7 @@ pub mod elf;
 pub mod faults;
 pub mod file;
 pub mod history;
+pub mod past;
 pub mod read;
 pub mod segment;
 
@@ -20,6 +21,7 @@ pub use self::{
     elf::Part,
     file::FileKind,
     history::{Deed, History, Life},
+    past::Past,
     segment::{Certainty, Segment},
 };
 use crate::{
@@ -133,6 +135,8 @@ pub enum Lock {
     MmapAndPageTables,
     /// The kernel does not say.
     Unknown,
+    /// Nothing: nothing was read, it is what the events of a recording tell.
+    Recording,
 }
 
 impl Lock {
@@ -143,6 +147,7 @@ impl Lock {
             Self::Mmap => "mmap",
             Self::MmapAndPageTables => "mmap-page-tables",
             Self::Unknown => "unknown",
+            Self::Recording => "recording",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod filter;
 mod polling;
+mod recording;
 mod spaces;
 
 use std::{
@@ -10,15 +11,20 @@ use std::{
     time::Duration,
 };
 
-use self::spaces::{maps, sharing, watch_maps};
 pub use self::{
     polling::Unpollable,
+    recording::{Recorded, Target},
     spaces::{Maps, SharedForm, Sharing, Shown},
+};
+use self::{
+    recording::{past, record, report},
+    spaces::{maps, sharing, watch_maps},
 };
 use crate::{
     churn::By,
     cli::{
-        Cli, CliCommand, HooksArg, KernelArgs, OutputArg, ScopeArg, TopArgs, VerifyArgs, WatchArgs,
+        Cli, CliCommand, FilterArgs, HooksArg, KernelArgs, MapsArgs, OutputArg, ScopeArg,
+        ScopeArgs, TopArgs, VerifyArgs, WatchArgs,
     },
     error::{Error, Result},
     flags::Question,
@@ -43,6 +49,10 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub enum Task {
     /// Attach and watch.
     Watch(Options),
+    /// Attach and record.
+    Record(Options, Target),
+    /// Look at a recording.
+    Replay(Recorded),
     /// Explain address spaces.
     Maps(Maps),
     /// Tell who shares memory with whom.
@@ -91,6 +101,8 @@ pub struct Options {
 pub enum View {
     /// Each event.
     Trace,
+    /// Nothing: what happens is recorded.
+    Record,
     /// Sums per interval.
     Top {
         /// Length of an interval.
@@ -119,13 +131,22 @@ pub enum View {
         /// Time between two looks.
         interval: Duration,
     },
+    /// What was mapped, and what had become of it; of a recording.
+    Past {
+        /// Of which process.
+        pid: u32,
+    },
 }
 
 impl View {
     /// Whether it shows what single events tell; sums are kept in the kernel.
     const fn needs_events(self) -> bool {
         match self {
-            Self::Trace | Self::Verify { .. } | Self::Maps { .. } => true,
+            Self::Trace
+            | Self::Record
+            | Self::Verify { .. }
+            | Self::Maps { .. }
+            | Self::Past { .. } => true,
             Self::Top { .. } | Self::Stat { .. } => false,
         }
     }
@@ -206,6 +227,12 @@ impl Task {
                         .map_err(usage)?,
                 });
             }
+            CliCommand::Maps(MapsArgs {
+                from: Some(path),
+                pid,
+                output,
+                ..
+            }) => return past(path, &pid, output).map(Self::Replay),
             CliCommand::Maps(args) => {
                 let maps = maps(&args, system)?;
                 match (args.watch, maps.pids.as_slice()) {
@@ -231,7 +258,12 @@ impl Task {
                 let (view, watch) = verify(args)?;
                 (view, watch, false)
             }
+            CliCommand::Record(args) => return record(args, system),
+            CliCommand::Report(args) => return report(args, system).map(Self::Replay),
         };
+        if let Some(path) = &watch.from {
+            return Recorded::new(path, view, &watch, faults, system).map(Self::Replay);
+        }
         Options::new(view, watch, faults, system).map(Self::Watch)
     }
 }
@@ -277,21 +309,14 @@ fn verify(args: VerifyArgs) -> Result<(View, WatchArgs)> {
 
 impl WatchArgs {
     /// All that a model is made of, without an end.
-    const fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
+    fn everything(pid: Vec<u32>, output: OutputArg, kernel: KernelArgs) -> Self {
         Self {
-            pid,
-            follow: false,
-            scope: None,
-            pidns: None,
-            cgroup: None,
-            container: None,
-            comm: None,
-            uid: None,
-            op: Vec::new(),
-            min_size: None,
-            backing: Vec::new(),
-            suspect: Vec::new(),
-            failed: false,
+            filters: FilterArgs {
+                pid,
+                ..FilterArgs::default()
+            },
+            scope: ScopeArgs::default(),
+            from: None,
             duration: None,
             output,
             kernel,
@@ -303,15 +328,19 @@ impl WatchArgs {
 impl Options {
     fn new(view: View, args: WatchArgs, faults: bool, system: &System) -> Result<Self> {
         if faults {
-            filter::refuse_with_faults(&args)?;
+            filter::refuse_with_faults(&args.filters)?;
         }
-        if !args.cmd.is_empty() && !args.pid.is_empty() {
+        if !args.cmd.is_empty() && !args.filters.pid.is_empty() {
             return Err(usage(
                 "--pid and a command exclude each other, because the command is the process to \
                  watch; leave one of them out",
             ));
         }
-        let filter = filter::of_kernel(&args, system)?;
+        let filter = filter::of_kernel(
+            &args.filters,
+            args.scope.follow || !args.cmd.is_empty(),
+            system,
+        )?;
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
             stream: view.needs_events(),
@@ -325,8 +354,9 @@ impl Options {
             view,
             form: args.output.into(),
             filter,
-            scope: args.scope.map(Into::into),
+            scope: args.scope.scope.map(Into::into),
             pid_namespace: args
+                .scope
                 .pidns
                 .as_deref()
                 .map(|pidns| filter::pid_namespace(pidns, &system.proc))

@@ -4,7 +4,10 @@
 //! command's end, a closed output) goes the same way out: stop the kernel
 //! programs, read what is left, report, close the sinks.
 
+mod desk;
 pub mod poll;
+mod record;
+mod replay;
 mod signals;
 mod verify;
 
@@ -12,21 +15,25 @@ use std::{io, thread, time::Duration};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use self::signals::{Request, Signals};
+pub use self::desk::Work;
+use self::{
+    desk::Desk,
+    replay::Replayed,
+    signals::{Request, Signals},
+};
 use crate::{
-    churn::{By, Churn, Faults},
-    clock::boot_ns,
+    churn::By,
     decode::Decoder,
     error::{Error, Result},
-    explain::explain,
+    explain::{Limits, explain},
+    filter::Filter,
     identity::{Directory, Here, Hierarchy, Runtimes},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
-    maps::{self, History, read::Reading},
-    process::{Proc, Programs, RecentLimits, Users, page_bytes},
+    maps::{self, read::Reading},
+    process::{Proc, RecentLimits, Users, page_bytes},
     sink::Sink,
-    source::{ProcessKey, Source},
-    verify::Verifier,
+    source::{ProcessKey, Source, Wake},
 };
 
 /// Records read before signals and ticks get their turn.
@@ -50,6 +57,8 @@ pub struct Job {
     pub runtimes: Runtimes,
     /// Where mmwatch runs.
     pub here: Here,
+    /// What of a recording is let through; the kernel filters by itself.
+    pub filter: Option<Filter>,
 }
 
 /// Time between two looks at what the kernel keeps, at most: processes that
@@ -67,74 +76,6 @@ const READ_AGAIN: Duration = Duration::from_millis(5);
 /// Batches that are read in a row, at most: on a busy machine there is no end.
 const BATCHES: usize = 64;
 
-/// What to make of events, and of what the kernel keeps.
-#[derive(Clone, Copy, Debug)]
-pub enum Work {
-    /// Nothing: the sink gets each event.
-    Events,
-    /// Reports from the kernel's sums.
-    Sums {
-        /// Time between reports; `None` for one at the end.
-        interval: Option<Duration>,
-        /// Processes in a report, or groups of them.
-        rows: usize,
-        /// What they are grouped by.
-        by: By,
-        /// What of page faults the kernel counts.
-        faults: Option<Faults>,
-    },
-    /// Rounds of comparing models and sums with the kernel's.
-    Verify {
-        /// Time between rounds.
-        interval: Duration,
-    },
-    /// What is mapped, and what became of it, at each look.
-    Maps {
-        /// Of which process.
-        pid: u32,
-        /// Time between looks.
-        interval: Duration,
-    },
-}
-
-/// The state of a [`Work`].
-enum Desk {
-    Events,
-    Sums {
-        churn: Box<Churn>,
-        rows: usize,
-        by: By,
-        /// Where they are asked for.
-        programs: Option<Programs>,
-    },
-    Verify(Box<Verifier>),
-    Maps {
-        pid: u32,
-        since_boot_ns: u64,
-        history: Box<History>,
-    },
-}
-
-impl Desk {
-    /// What the ledger calls it where it takes the events itself.
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Sums { .. } => "sums",
-            Self::Verify(_) => "verify",
-            Self::Maps { .. } => "maps",
-        }
-    }
-
-    /// Whether there is nothing left to watch.
-    const fn is_done(&self) -> bool {
-        match self {
-            Self::Events | Self::Sums { .. } | Self::Verify(_) => false,
-            Self::Maps { history, .. } => history.has_ended(),
-        }
-    }
-}
-
 /// Why the watch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -151,7 +92,8 @@ fn tell_losses(ledger: &Ledger) {
     let (received, lost) = (ledger.received.events, ledger.lost());
     log::info!("{received} events received, {lost} lost");
     let ring_full = ledger.kernel_sum().ring_full;
-    if ring_full > 0 {
+    // Of a recording, nobody can change it any more.
+    if ring_full > 0 && ledger.replay.is_none() {
         log::warn!(
             "the ring buffer was full for {ring_full} of {} events; a larger --buffer holds more",
             received + lost
@@ -160,42 +102,36 @@ fn tell_losses(ledger: &Ledger) {
 }
 
 /// Watches until the end and returns the exit code.
-pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
+pub async fn run<S: Source>(mut source: S, job: Job) -> Result<u8> {
     let mut signals = Signals::new()?;
     // The default dispositions are replaced, so the command can start: from
     // here on an interrupt that ends it does not end mmwatch before its report.
     let mut command = job.command.map(Held::release).transpose()?;
     let pid_namespace = job.here.pid_namespace.map(|namespace| namespace.inode);
+    let recorded_limits = source.limits();
+    let page_bytes = recorded_limits.map_or_else(page_bytes, |limits| limits.page_bytes);
+    let pace = job.work.pace();
+    let tells_cgroups = job.work.tells_cgroups();
+    let replayed = source
+        .replay()
+        .is_some()
+        .then(|| Replayed::new(job.filter, pace.interval));
     let mut watch = Watch {
-        source,
-        decoder: Decoder::new(page_bytes()),
+        decoder: Decoder::new(page_bytes),
         received: Received::default(),
         sink: job.sink,
-        desk: match job.work {
-            Work::Events => Desk::Events,
-            Work::Sums {
-                rows, by, faults, ..
-            } => Desk::Sums {
-                churn: Box::new(Churn::new(boot_ns()?, page_bytes()).with_faults(faults)),
-                rows,
-                by,
-                programs: (by == By::Exe).then(|| Programs::new(job.proc.clone(), pid_namespace)),
-            },
-            Work::Verify { .. } => Desk::Verify(Box::new(Verifier::new(boot_ns()?, page_bytes()))),
-            Work::Maps { pid, .. } => Desk::Maps {
-                pid,
-                since_boot_ns: boot_ns()?,
-                history: Box::default(),
-            },
-        },
+        desk: Desk::new(
+            job.work,
+            source.now()?,
+            page_bytes,
+            &job.proc,
+            pid_namespace,
+        ),
+        source,
         limits: RecentLimits::new(job.proc.clone()),
         proc: job.proc,
         directory: Directory::new(
-            match job.work {
-                Work::Events | Work::Sums { .. } => job.hierarchy,
-                // They tell of no cgroups.
-                Work::Verify { .. } | Work::Maps { .. } => None,
-            },
+            job.hierarchy.filter(|_| tells_cgroups),
             job.runtimes,
             &job.here,
         ),
@@ -203,17 +139,12 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         users: None,
         noted: 0,
         output_closed: false,
+        replayed,
     };
     let deadline = job.duration.map(|duration| Instant::now() + duration);
-    let (interval, look) = match job.work {
-        Work::Events => (None, None),
-        Work::Sums { interval, .. } => (interval, Some(LOOK)),
-        Work::Verify { interval } => (Some(interval), Some(HEAL)),
-        Work::Maps { interval, .. } => (Some(interval), None),
-    };
 
     let end = watch
-        .until_end(interval, look, deadline, command.as_mut(), &mut signals)
+        .until_end(pace, deadline, command.as_mut(), &mut signals)
         .await;
     watch.source.stop();
     let finished = match end {
@@ -221,10 +152,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         // The first failure is the one to tell; the account may be incomplete.
         Err(_) => Ok(()),
     };
-    let different = match &watch.desk {
-        Desk::Verify(verifier) => verifier.differences() > 0,
-        Desk::Events | Desk::Sums { .. } | Desk::Maps { .. } => false,
-    };
+    let different = watch.desk.found_differences();
     drop(watch);
 
     let code = code(&end, command.as_mut(), &mut signals).await;
@@ -289,22 +217,37 @@ struct Watch<S> {
     pid_namespace: Option<u32>,
     /// Read once somebody asks for a name.
     users: Option<Users>,
-    /// Events that the verifier took.
+    /// Events that the desk took itself.
     noted: u64,
     output_closed: bool,
+    /// What there is to be done for a recording; `None` for the kernel.
+    replayed: Option<Replayed>,
+}
+
+/// When a desk is looked at, by the clock on the wall.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Time between reports.
+    interval: Option<Duration>,
+    /// Time between looks at what the kernel keeps.
+    look: Option<Duration>,
 }
 
 impl<S: Source> Watch<S> {
     async fn until_end(
         &mut self,
-        interval: Option<Duration>,
-        look: Option<Duration>,
+        pace: Pace,
         deadline: Option<Instant>,
         mut command: Option<&mut Running>,
         signals: &mut Signals,
     ) -> Result<End> {
-        let mut ticks = interval.map(every);
-        let mut looks = look.map(every);
+        // A recording has a clock of its own.
+        let is_live = self.replayed.is_none();
+        let mut ticks = pace.interval.filter(|_| is_live).map(every);
+        let mut looks = pace.look.filter(|_| is_live).map(every);
+        if is_live {
+            self.begin()?;
+        }
         // Whether records were left when a batch was full.
         let mut more = false;
         loop {
@@ -328,8 +271,11 @@ impl<S: Source> Watch<S> {
                 }
                 _ = when(looks.as_mut(), Interval::tick) => self.look()?,
                 ready = self.source.ready(), if !more => {
-                    ready.map_err(Error::io("waiting for records"))?;
-                    more = self.read()?;
+                    match ready.map_err(Error::io("waiting for records"))? {
+                        Wake::Records => more = self.read()?,
+                        Wake::Look => self.replay_look()?,
+                        Wake::End => return Ok(End::Asked),
+                    }
                 }
                 () = tokio::task::yield_now(), if more => more = self.read()?,
             }
@@ -346,21 +292,31 @@ impl<S: Source> Watch<S> {
                 self.flush()?;
                 return Ok(false);
             };
+            if let Desk::Record(tape) = &mut self.desk {
+                tape.hold(record);
+            }
             let mut event = match self.decoder.decode(record) {
                 Ok(Some(event)) => event,
                 Ok(None) => {
                     self.received.paths += 1;
+                    self.desk.keep();
                     continue;
                 }
                 Err(error) => {
                     self.received.undecodable += 1;
+                    self.desk.keep();
                     log::debug!("undecodable: {error}");
                     continue;
                 }
             };
+            if self.is_unwanted(&event) {
+                self.received.unwanted += 1;
+                continue;
+            }
             self.received.events += 1;
-            if event.errno.is_some() {
-                event.reason = explain(&event, &self.limits.at(event.boot_ns));
+            let limits = event.errno.map(|_| self.limits(event.boot_ns));
+            if let Some(limits) = &limits {
+                event.reason = explain(&event, limits);
             }
             match &mut self.desk {
                 // It takes all there is, and cannot stall.
@@ -372,6 +328,11 @@ impl<S: Source> Watch<S> {
                     history.note(&event);
                     self.noted += 1;
                 }
+                Desk::Past { past, .. } => {
+                    past.note(&event);
+                    self.noted += 1;
+                }
+                Desk::Record(tape) => tape.keep_event(&event, limits, &mut self.source),
                 Desk::Events => {
                     event.who = Some(self.directory.of_event(&event, &mut self.source));
                     let result = self.sink.event(self.received.events, &event);
@@ -382,9 +343,12 @@ impl<S: Source> Watch<S> {
                         self.source.forget(key);
                     }
                 }
+                // Of a recording: the kernel sends no events that are only summed.
                 Desk::Sums { .. } => {
-                    let result = self.sink.event(self.received.events, &event);
-                    self.written(result)?;
+                    if let Some(replayed) = &mut self.replayed {
+                        replayed.add(&event, &mut self.source);
+                    }
+                    self.noted += 1;
                 }
             }
         }
@@ -418,13 +382,19 @@ impl<S: Source> Watch<S> {
     /// Looks at what the kernel keeps.
     fn look(&mut self) -> Result<()> {
         match &mut self.desk {
-            Desk::Events | Desk::Maps { .. } => {}
+            Desk::Events | Desk::Maps { .. } | Desk::Past { .. } => {}
             Desk::Sums {
                 churn, programs, ..
             } => {
                 // The sums before the list: see `Churn::update`.
-                let sums = self.source.sums()?;
-                let listed = self.source.processes()?;
+                let sums = match &self.replayed {
+                    Some(replayed) => replayed.sums(&mut self.source)?,
+                    None => self.source.sums()?,
+                };
+                let mut listed = self.source.processes()?;
+                if let Some(replayed) = &self.replayed {
+                    replayed.retain(&mut listed, &mut self.directory, &mut self.source);
+                }
                 let of_sums = sums.iter().map(|(_, process)| process.identity);
                 for identity in of_sums.chain(listed.iter().map(|row| row.identity)) {
                     self.directory.meet(identity, &mut self.source);
@@ -432,19 +402,32 @@ impl<S: Source> Watch<S> {
                 if let Some(programs) = programs {
                     programs.look(&listed);
                 }
-                for key in churn.update(boot_ns()?, &sums, &listed) {
+                for key in churn.update(self.source.now()?, &sums, &listed) {
                     self.source.forget(key);
+                    if let Some(replayed) = &mut self.replayed {
+                        replayed.forget(key);
+                    }
                 }
             }
+            Desk::Record(_) => self.record_look()?,
             Desk::Verify(_) => self.heal()?,
         }
         Ok(())
     }
 
+    /// What the kernel measured calls by, about then.
+    fn limits(&mut self, boot_ns: u64) -> Limits {
+        match self.source.limits() {
+            Some(limits) => limits,
+            None => self.limits.at(boot_ns),
+        }
+    }
+
     /// Ends the interval. `closed` as in [`Ledger::closed`].
     fn report(&mut self, closed: bool) -> Result<()> {
         match &self.desk {
-            Desk::Events => return Ok(()),
+            Desk::Events | Desk::Record(_) => return Ok(()),
+            Desk::Past { .. } => self.tell_past(closed)?,
             Desk::Sums { .. } => self.look()?,
             // Detached, the programs tell nothing of what goes on meanwhile.
             Desk::Verify(_) if closed => return Ok(()),
@@ -452,6 +435,11 @@ impl<S: Source> Watch<S> {
             Desk::Maps { .. } => self.explain(closed)?,
         }
         let ledger = self.ledger(closed)?;
+        let now = self.source.now()?;
+        let max_map_count = match self.source.limits() {
+            Some(limits) => limits.max_map_count,
+            None => self.proc.max_map_count(),
+        };
         if let Desk::Sums {
             churn,
             rows,
@@ -463,7 +451,7 @@ impl<S: Source> Watch<S> {
                 By::Process => *rows,
                 _ => usize::MAX,
             };
-            let mut report = churn.tick(boot_ns()?, self.proc.max_map_count(), shown);
+            let mut report = churn.tick(now, max_map_count, shown);
             for process in &mut report.processes {
                 let (tgid, identity) = (process.key.tgid, process.identity);
                 process.who = Some(self.directory.of(tgid, identity, &mut self.source));
@@ -518,7 +506,7 @@ impl<S: Source> Watch<S> {
         maps::history::add_history(&mut space.vmas, history);
         space.watch = Some(maps::Watch {
             since_boot_ns: *since_boot_ns,
-            now_boot_ns: boot_ns()?,
+            now_boot_ns: self.source.now()?,
             lost_events,
         });
         let result = self.sink.space(&space);
@@ -529,6 +517,7 @@ impl<S: Source> Watch<S> {
     fn finish(&mut self) -> Result<()> {
         while self.read()? {}
         self.report(true)?;
+        self.finish_recording()?;
         let ledger = self.ledger(true)?;
         tell_losses(&ledger);
         let result = self.sink.finish(&ledger);
@@ -536,18 +525,25 @@ impl<S: Source> Watch<S> {
     }
 
     fn ledger(&mut self, closed: bool) -> Result<Ledger> {
-        Ok(Ledger {
-            kernel: self.source.counters()?,
-            received: self.received,
-            sinks: vec![match &self.desk {
-                Desk::Events | Desk::Sums { .. } => self.sink.counters(),
-                Desk::Verify(_) | Desk::Maps { .. } => SinkCounters {
+        let sink = match &self.desk {
+            Desk::Record(tape) => tape.counters(self.received.events),
+            Desk::Events => self.sink.counters(),
+            Desk::Sums { .. } if self.replayed.is_none() => self.sink.counters(),
+            Desk::Sums { .. } | Desk::Verify(_) | Desk::Maps { .. } | Desk::Past { .. } => {
+                SinkCounters {
                     sink: self.desk.name(),
                     delivered: self.noted,
                     dropped: 0,
-                },
-            }],
-            closed,
+                }
+            }
+        };
+        let replay = self.replay();
+        Ok(Ledger {
+            kernel: self.source.counters()?,
+            received: self.received,
+            sinks: vec![sink],
+            closed: closed && replay.is_none_or(|replay| replay.is_whole),
+            replay,
         })
     }
 

@@ -3,6 +3,7 @@
 mod faults;
 mod flags;
 mod poll;
+mod recording;
 mod scope;
 mod shared;
 
@@ -13,9 +14,11 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use self::scope::Scoped;
 use crate::{
+    churn::Faults,
     clock::WallClock,
     error::{Error, Result},
     identity::{Here, Hierarchy, Runtimes},
@@ -29,13 +32,14 @@ use crate::{
         diff,
         read::{Reading, Source},
     },
-    options::{Form, Maps, Options, Shown, System, Task, View},
+    options::{Form, Maps, Options, Shown, System, Target, Task, View},
     pipeline::{self, Job, Work},
     process::Proc,
+    recording::Destination,
     sink::{
         Sink,
         json::{self, Json, SCHEMA},
-        text::{Rounds, Spaces, Tables, Trace},
+        text::{Recorded, Rounds, Spaces, Tables, Trace},
     },
     text::Escaped,
     ui,
@@ -44,7 +48,9 @@ use crate::{
 /// Does what was asked and returns the exit code.
 pub fn run(task: Task, system: &System) -> Result<u8> {
     match task {
-        Task::Watch(options) => watch(options, system),
+        Task::Watch(options) => watch(&options, None, system),
+        Task::Record(options, target) => watch(&options, Some(&target), system),
+        Task::Replay(recorded) => recording::replay(recorded),
         Task::Maps(maps) => explain(&maps, system),
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
         Task::Check { form, hooks } => check(form, hooks, system),
@@ -52,15 +58,17 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
     }
 }
 
-fn watch(options: Options, system: &System) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("starting the event loop"))?;
+/// Watches what happens; with a `target`, to record it.
+fn watch(options: &Options, target: Option<&Target>, system: &System) -> Result<u8> {
+    // First, as it is most likely to fail.
+    let destination = target
+        .map(|target| Destination::open(&target.path, target.size, target.force))
+        .transpose()?;
+    let runtime = runtime()?;
     let Some(hooks) = options.hooks else {
         let command = options.command.as_deref().map(launch::hold).transpose()?;
         return runtime.block_on(poll::run(
-            &options,
+            options,
             &system.proc,
             command,
             Hierarchy::find(system.proc.sysfs()),
@@ -71,43 +79,44 @@ fn watch(options: Options, system: &System) -> Result<u8> {
     let held = command.as_ref().map(launch::Held::pid);
     // The ring's descriptor belongs to the event loop.
     let guard = runtime.enter();
-    let attached = attach(&options, hooks, &mut facts, &system.proc, held);
+    let attached = attach(options, hooks, &mut facts, &system.proc, held);
     drop(guard);
     give_back();
-    let (source, here) = match attached {
+    let (mut source, here) = match attached {
         Err(Error::Kernel(refusal)) if hooks == Hooks::Auto => {
-            poll::instead(&options, refusal)?;
-            let polled = poll::run(&options, &system.proc, command, facts.hierarchy);
+            poll::instead(options, refusal)?;
+            let polled = poll::run(options, &system.proc, command, facts.hierarchy);
             return runtime.block_on(polled);
         }
         attached => attached?,
     };
 
+    let clock = WallClock::sample()?;
+    let (work, sink): (_, Box<dyn Sink>) = match (destination, target) {
+        (Some(destination), Some(target)) => (
+            recording::work(destination, &facts, &mut source)?,
+            Box::new(Recorded::new(io::stderr(), &target.path)),
+        ),
+        _ => {
+            let shown = Output {
+                form: options.form,
+                view: options.view,
+                is_apart: options.command.is_some(),
+                subject: subject(options),
+            };
+            (work(options.view, source.faults()), sink(shown, clock))
+        }
+    };
     let job = Job {
-        sink: sink(&options, WallClock::sample()?),
-        work: match options.view {
-            View::Trace => Work::Events,
-            View::Top { interval, rows, by } => Work::Sums {
-                interval: Some(interval),
-                rows,
-                by,
-                faults: source.faults(),
-            },
-            View::Stat { rows, by } => Work::Sums {
-                interval: None,
-                rows,
-                by,
-                faults: source.faults(),
-            },
-            View::Verify { interval } => Work::Verify { interval },
-            View::Maps { pid, interval } => Work::Maps { pid, interval },
-        },
+        sink,
+        work,
         duration: options.duration,
         command,
         proc: system.proc.clone(),
         hierarchy: facts.hierarchy,
         runtimes: Runtimes::default(),
         here,
+        filter: None,
     };
     runtime.block_on(pipeline::run(source, job))
 }
@@ -127,6 +136,35 @@ fn attach(
     Ok((attached, here))
 }
 
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("starting the event loop"))
+}
+
+/// What is made of events for a view; `faults` is what is counted of them.
+fn work(view: View, faults: Option<Faults>) -> Work {
+    match view {
+        View::Trace | View::Record => Work::Events,
+        View::Top { interval, rows, by } => Work::Sums {
+            interval: Some(interval),
+            rows,
+            by,
+            faults,
+        },
+        View::Stat { rows, by } => Work::Sums {
+            interval: None,
+            rows,
+            by,
+            faults,
+        },
+        View::Verify { interval } => Work::Verify { interval },
+        View::Maps { pid, interval } => Work::Maps { pid, interval },
+        View::Past { pid } => Work::Past { pid },
+    }
+}
+
 /// Returns to the kernel what reading its types and loading the programs took,
 /// half of all memory otherwise. musl's allocator does so by itself.
 fn give_back() {
@@ -137,26 +175,42 @@ fn give_back() {
     }
 }
 
-fn sink(options: &Options, clock: WallClock) -> Box<dyn Sink> {
-    match (options.form, options.view) {
+/// How a view is shown.
+struct Output {
+    form: Form,
+    view: View,
+    /// Whether the text of sums goes to stderr, apart from what a command prints.
+    is_apart: bool,
+    /// Of what `stat` shows the sums.
+    subject: String,
+}
+
+fn sink(shown: Output, clock: WallClock) -> Box<dyn Sink> {
+    let Output {
+        form,
+        view,
+        is_apart,
+        subject,
+    } = shown;
+    match (form, view) {
         (Form::Json, _) => Box::new(Json::new(io::stdout().lock(), clock)),
-        (Form::Text, View::Trace) => Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock)),
+        (Form::Text, View::Trace | View::Record) => {
+            Box::new(Trace::new(io::stdout().lock(), io::stderr(), clock))
+        }
         (Form::Text, View::Top { .. }) => Box::new(Tables::new(
             io::stdout().lock(),
             clock,
             Box::new(ui::top::draw),
         )),
-        // Apart from what the command itself prints, here and below.
-        (Form::Text, View::Verify { .. }) if options.command.is_some() => {
-            Box::new(Rounds::new(io::stderr(), clock))
-        }
+        (Form::Text, View::Verify { .. }) if is_apart => Box::new(Rounds::new(io::stderr(), clock)),
         (Form::Text, View::Verify { .. }) => Box::new(Rounds::new(io::stdout().lock(), clock)),
-        (Form::Text, View::Maps { .. }) => Box::new(Spaces::new(io::stdout().lock())),
+        (Form::Text, View::Maps { .. } | View::Past { .. }) => {
+            Box::new(Spaces::new(io::stdout().lock()))
+        }
         (Form::Text, View::Stat { .. }) => {
-            let subject = subject(options);
             let draw =
                 Box::new(move |report: &_, ledger: &_, _| ui::stat::draw(report, ledger, &subject));
-            if options.command.is_some() {
+            if is_apart {
                 Box::new(Tables::new(io::stderr(), clock, draw))
             } else {
                 Box::new(Tables::new(io::stdout().lock(), clock, draw))
@@ -174,7 +228,12 @@ fn subject(options: &Options) -> String {
             .collect();
         return format!("'{}'", words.join(" "));
     }
-    match options.filter.pids.as_slice() {
+    processes(&options.filter.pids)
+}
+
+/// Processes in words; none are all.
+fn processes(pids: &[u32]) -> String {
+    match pids {
         [] => "all processes".into(),
         [pid] => format!("process {pid}"),
         pids => {

@@ -4,6 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use mmwatch_common::{
     counter::{self, Hook},
+    event::WIRE_VERSION,
     space::Listed,
 };
 
@@ -19,6 +20,10 @@ use crate::{
     ledger::{Ledger, Received, SinkCounters},
     maps::{Lock, parse_maps},
     poll::{Poll, Polled, Reading, Tally, report::Counts},
+    process::Proc,
+    recording::{
+        Cause as LossCause, Ending, Header, Loss, ProgramName, Replay, Summary, Why, sizes,
+    },
     shared::{Objects, Process, Shared, Wanted},
     source::{HookCounters, KernelCounters},
 };
@@ -350,6 +355,70 @@ pub(crate) fn ledger() -> Ledger {
             dropped: 0,
         }],
         closed: true,
+        replay: None,
+    }
+}
+
+/// What a recording begins with, of one program.
+pub(crate) fn header(hook: Hook, program: &str) -> Header {
+    Header {
+        mmwatch: "0.1.0".into(),
+        wire: WIRE_VERSION,
+        sizes: sizes(),
+        kernel: "6.18.5 x86_64".into(),
+        boot_id: "11d4e3d2-9e7c-4f4b-8e0e-6d1f4a3a6c55".into(),
+        start_boot_ns: 1_000_000_000,
+        boot_at_unix_ns: 0,
+        limits: Proc::at("/nowhere").limits(),
+        backend: "fentry".into(),
+        tells_order: true,
+        programs: vec![ProgramName {
+            hook: hook.name().to_owned(),
+            program: program.to_owned(),
+        }],
+        hierarchy: None,
+        command_line: ["mmwatch", "record", "-o", "a\u{7}"]
+            .map(String::from)
+            .into(),
+        part: 0,
+    }
+}
+
+/// A minute's recording that lacks some events.
+pub(crate) fn recording() -> Summary {
+    let loss = Loss {
+        from_boot_ns: 3_000_000_000,
+        until_boot_ns: 4_500_000_000,
+        events: 17,
+        cause: Some(LossCause::Failed(libc::ENOSPC)),
+    };
+    let in_kernel = Loss {
+        cause: None,
+        ..loss
+    };
+    Summary {
+        header: Header {
+            boot_at_unix_ns: BOOT_AT_UNIX_NS,
+            ..header(Hook::LockReleased, "raw_lock_released")
+        },
+        bytes: 1 << 20,
+        until_boot_ns: 61_000_000_000,
+        ending: Ending::On(Why::Finished),
+        losses: vec![loss, in_kernel],
+        losses_count: 2,
+    }
+}
+
+/// What its reader has to say of it.
+pub(crate) fn replay() -> Replay {
+    Replay {
+        gaps: 1,
+        lost_events: 17,
+        lost_records: 20,
+        repeated: 3,
+        is_whole: true,
+        ending: Ending::On(Why::Finished),
+        sums_events: false,
     }
 }
 

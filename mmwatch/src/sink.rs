@@ -10,6 +10,7 @@ use crate::{
     event::Event,
     ledger::{Ledger, SinkCounters},
     maps::AddressSpace,
+    recording::Outcome,
     verify::Round,
 };
 
@@ -36,6 +37,12 @@ pub trait Sink {
     /// An address space at a moment. Nothing, unless the sink shows it.
     fn space(&mut self, space: &AddressSpace<'_>) -> io::Result<()> {
         let _ = space;
+        Ok(())
+    }
+
+    /// What came of a recording. Nothing, unless the sink shows it.
+    fn recorded(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let _ = outcome;
         Ok(())
     }
 

@@ -9,13 +9,25 @@ pub use mmwatch_common::{
     sums::{Process as ProcessSums, ProcessKey},
 };
 
-use crate::error::Error;
+use crate::{clock::boot_ns, error::Error, explain::Limits, recording::Replay};
+
+/// What a source has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Records, perhaps.
+    Records,
+    /// What the kernel kept at that moment; of a recording only.
+    Look,
+    /// Nothing, and never again; of a recording only.
+    End,
+}
 
 /// Lends raw records one at a time, oldest first.
 pub trait Source {
     /// Waits until there may be records to read: a wake-up from the kernel, or
-    /// the end of a short timer. Cancelling it loses nothing.
-    fn ready(&mut self) -> impl Future<Output = io::Result<()>>;
+    /// the end of a short timer. A recording never waits. Cancelling it loses
+    /// nothing.
+    fn ready(&mut self) -> impl Future<Output = io::Result<Wake>>;
 
     /// The next record, borrowed until the next call; `None` when all were read.
     fn next(&mut self) -> Option<&[u8]>;
@@ -48,6 +60,22 @@ pub trait Source {
     /// Stops the kernel programs from making more records. What was made can
     /// still be read, and so can the counters.
     fn stop(&mut self);
+
+    /// The boot clock, ns: now or, of a recording, where it is.
+    fn now(&mut self) -> Result<u64, Error> {
+        boot_ns()
+    }
+
+    /// What the kernel measured mapping calls by then; `None` where that is now.
+    fn limits(&mut self) -> Option<Limits> {
+        None
+    }
+
+    /// What there is to say of a recording; `None` where the kernel itself is
+    /// the source.
+    fn replay(&self) -> Option<Replay> {
+        None
+    }
 }
 
 /// What the kernel programs counted.

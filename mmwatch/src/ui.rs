@@ -1,6 +1,6 @@
 //! What people look at. Drawing is a pure function of a report and the ledger,
-//! of a question about flags, of an address space, of who shares memory, or of
-//! what polling saw.
+//! of a question about flags, of an address space, of a recording, of who shares
+//! memory, or of what polling saw.
 
 pub mod dot;
 mod faults;
@@ -9,6 +9,7 @@ mod groups;
 pub mod maps;
 pub mod picture;
 pub mod poll;
+pub mod recording;
 pub mod shared;
 pub mod stat;
 pub mod top;

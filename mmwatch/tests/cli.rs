@@ -50,6 +50,8 @@ fn help_names_every_command_and_the_exit_codes() {
         "top",
         "trace",
         "stat",
+        "record",
+        "report",
         "maps",
         "shared",
         "check",
@@ -59,7 +61,7 @@ fn help_names_every_command_and_the_exit_codes() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["top", "trace", "stat", "check"] {
+    for command in ["top", "trace", "stat", "record", "check"] {
         let output = run(&[command, "--help"]);
         assert_eq!(code(&output), 0, "{command}");
         assert!(stdout(&output).contains("Usage: mmwatch"), "{command}");
@@ -105,6 +107,44 @@ fn wrong_options_are_wrong_use() {
     assert_wrong_use(&["flags", "MAP_ANONYMUS"], "MAP_ANONYMOUS");
     assert_wrong_use(&["flags", "mmap", "1"], "perhaps map is meant");
     assert_wrong_use(&["flags", "map", "0xy"], "0xy is no number");
+    assert_wrong_use(&["record"], "--output");
+    assert_wrong_use(&["record", "-o", "x", "--max-size", "1k"], "--max-size");
+    assert_wrong_use(&["record", "-o", "x", "--keep", "2"], "--rotate");
+    let sizes = ["--rotate", "4M", "--max-size", "4M"];
+    assert_wrong_use(
+        &[&["record", "-o", "x"], &sizes[..]].concat(),
+        "twice --rotate",
+    );
+    assert_wrong_use(&["report"], "FILE");
+    assert_wrong_use(&["trace", "--from", "x", "--", "true"], "--from");
+    assert_wrong_use(&["top", "--from", "x", "-d", "1"], "--from");
+    assert_wrong_use(&["stat", "--from", "x", "--hooks", "fentry"], "--from");
+    assert_wrong_use(&["stat", "--from", "x", "--faults"], "--faults");
+    assert_wrong_use(&["maps", "--from", "x", "1", "2"], "one process");
+}
+
+#[test]
+fn what_is_no_recording_is_not_read_as_one() {
+    assert_wrong_use(&["report", "/etc/passwd"], "/etc/passwd is no recording");
+    for command in ["trace", "top", "stat"] {
+        assert_wrong_use(&[command, "--from", "/etc/passwd"], "is no recording");
+    }
+    assert_wrong_use(&["maps", "--from", "/etc/passwd", "1"], "is no recording");
+    let missing = run(&["report", "/no/such/recording"]);
+    assert_eq!(code(&missing), 1);
+    assert!(stderr(&missing).contains("/no/such/recording"));
+}
+
+#[test]
+fn nothing_is_recorded_over_what_is_no_recording() {
+    let path = std::env::temp_dir().join(format!("mmwatch-cli-{}", std::process::id()));
+    let name = path.to_str().unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert_wrong_use(&["record", "-o", name], "is no recording");
+    assert_wrong_use(&["record", "-o", name, "--force"], "is no recording");
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    std::fs::remove_file(&path).unwrap();
+    assert_wrong_use(&["record", "-o", "/dev/null"], "no regular file");
 }
 
 #[test]

@@ -367,7 +367,8 @@ fn brk(hook: Hook, task: &Task, Args([wanted, ..]): Args, result: u64, section: 
         }
     }
     let extent = if failed {
-        Extent::covered(wanted.wrapping_sub(result), 0)
+        // Against what the record says, so that its reader can do the same.
+        Extent::covered(wanted.wrapping_sub(end), 0)
     } else if pages_delta > 0 {
         Extent::mapped(len_bytes, len_bytes)
     } else {

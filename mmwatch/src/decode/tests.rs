@@ -99,6 +99,11 @@ pub(crate) fn grow(known: u16) -> Vec<u8> {
     encode(known, wire::Grow { len_bytes: 4096 })
 }
 
+/// Another.
+pub(crate) fn exec() -> Vec<u8> {
+    encode(KNOWN_FILE, wire::Exec { file: FILE })
+}
+
 /// A path record for tests elsewhere.
 pub(crate) fn path() -> Vec<u8> {
     bytes_of(&encode_path(b"sh\0bin\0", 0))

@@ -34,7 +34,7 @@ use crate::{
     churn::Faults,
     error::Error,
     identity::{CgroupRoot, PidNamespace, here::is_in_root_pid_namespace},
-    source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source},
+    source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source, Wake},
 };
 
 /// The kernel programs, as compiled by the build script.
@@ -386,11 +386,12 @@ impl Attached {
 }
 
 impl Source for Attached {
-    async fn ready(&mut self) -> std::io::Result<()> {
+    async fn ready(&mut self) -> std::io::Result<Wake> {
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        self.ring.ready().await
+        self.ring.ready().await?;
+        Ok(Wake::Records)
     }
 
     fn next(&mut self) -> Option<&[u8]> {

@@ -6,17 +6,55 @@ use mmwatch_common::event::COMM_LEN;
 
 use super::{NamespaceOf, System, usage};
 use crate::{
-    cli::WatchArgs,
+    cli::FilterArgs,
     error::{Error, Result},
     event::{Backing, Op, Suspect},
+    filter::{Within, all_ops},
     identity::{CgroupRoot, Container, Hierarchy},
     kernel::load::KernelFilter,
     process::{PidKind, Proc, user_id},
     text::Escaped,
 };
 
-/// By what was typed. With a command, its process is still to be added.
-pub(super) fn of_kernel(args: &WatchArgs, system: &System) -> Result<KernelFilter> {
+/// By what was typed. With a command, its process is still to be added, and
+/// children join it: `follow`.
+pub(super) fn of_kernel(args: &FilterArgs, follow: bool, system: &System) -> Result<KernelFilter> {
+    let filter = of_events(args, system)?;
+    for &pid in &args.pid {
+        check_pid(pid, &system.proc)?;
+    }
+    Ok(KernelFilter {
+        // Children join the command that they belong to, not a process that
+        // was picked by its id.
+        follow,
+        cgroup: match (&args.cgroup, &args.container) {
+            (Some(path), _) => Some(cgroup(path, system)?),
+            (None, Some(id)) => Some(container(id, system)?),
+            (None, None) => None,
+        },
+        ..filter
+    })
+}
+
+/// Which cgroups of a recording are let through, which may be gone.
+pub(super) fn within(args: &FilterArgs) -> Option<Within> {
+    match (&args.cgroup, &args.container) {
+        (Some(path), _) => Some(Within::Path(path.clone())),
+        (None, Some(id)) => Some(Within::Container(id.clone())),
+        (None, None) => None,
+    }
+}
+
+/// No filter at all.
+pub(super) fn everything() -> KernelFilter {
+    KernelFilter {
+        ops: all_ops(),
+        ..KernelFilter::NONE
+    }
+}
+
+/// What events tell by themselves.
+pub(super) fn of_events(args: &FilterArgs, system: &System) -> Result<KernelFilter> {
     let ops = if args.op.is_empty() {
         Op::ALL
     } else {
@@ -39,21 +77,8 @@ pub(super) fn of_kernel(args: &WatchArgs, system: &System) -> Result<KernelFilte
             names_where(has_size)
         )));
     }
-    for &pid in &args.pid {
-        check_pid(pid, &system.proc)?;
-    }
     Ok(KernelFilter {
         pids: args.pid.clone(),
-        // Children join the command that they belong to.
-        follow: args.follow || !args.cmd.is_empty(),
-        // Both are known only when the process runs and the kernel was asked.
-        held: None,
-        pid_namespace: None,
-        cgroup: match (&args.cgroup, &args.container) {
-            (Some(path), _) => Some(cgroup(path, system)?),
-            (None, Some(id)) => Some(container(id, system)?),
-            (None, None) => None,
-        },
         comm: args.comm.as_deref().map(comm).transpose()?,
         uid: args
             .uid
@@ -65,11 +90,12 @@ pub(super) fn of_kernel(args: &WatchArgs, system: &System) -> Result<KernelFilte
         failed_only: args.failed,
         backings: backings(&args.backing, ops)?,
         suspects: suspects(&args.suspect, ops, args.failed)?,
+        ..KernelFilter::NONE
     })
 }
 
 /// Filters on operations leave out a part of what was mapped, and no faults.
-pub(super) fn refuse_with_faults(args: &WatchArgs) -> Result<()> {
+pub(super) fn refuse_with_faults(args: &FilterArgs) -> Result<()> {
     for (option, given) in [
         ("--op", !args.op.is_empty()),
         ("--min-size", args.min_size.is_some()),

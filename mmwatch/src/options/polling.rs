@@ -58,8 +58,11 @@ impl Options {
         match self.view {
             View::Top { .. } | View::Stat { .. } => {}
             View::Trace => return Some(Unpollable::command("trace")),
+            View::Record => return Some(Unpollable::command("record")),
             View::Verify { .. } => return Some(Unpollable::command("verify")),
-            View::Maps { .. } => return Some(Unpollable::option("--watch", "operations")),
+            View::Maps { .. } | View::Past { .. } => {
+                return Some(Unpollable::option("--watch", "operations"));
+            }
         }
         if self.delivery.faults {
             return Some(Unpollable::FAULTS);

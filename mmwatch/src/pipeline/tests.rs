@@ -1,4 +1,12 @@
-use std::{cell::RefCell, collections::VecDeque, env, ffi::OsString, fs, path::PathBuf, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use mmwatch_common::{
     counter::{self, Hook},
@@ -10,8 +18,11 @@ use crate::{
     churn::Report,
     decode::tests::{grow, path},
     event::{Event, Op},
+    filter::all_ops,
+    kernel::load::KernelFilter,
     launch,
     ledger::SinkCounters,
+    recording::{Destination, Recorder, Recording, Size},
     sample,
     source::{HookCounters, KernelCounters, Listed, ProcessKey, ProcessSums},
 };
@@ -57,14 +68,14 @@ impl Memory {
 }
 
 impl Source for Memory {
-    async fn ready(&mut self) -> io::Result<()> {
+    async fn ready(&mut self) -> io::Result<Wake> {
         if self.fail {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if self.records.is_empty() {
             std::future::pending::<()>().await;
         }
-        Ok(())
+        Ok(Wake::Records)
     }
 
     fn next(&mut self) -> Option<&[u8]> {
@@ -186,6 +197,7 @@ fn job(sink: &Memo) -> Job {
         hierarchy: None,
         runtimes: Runtimes::default(),
         here: Here::default(),
+        filter: None,
     }
 }
 
@@ -195,6 +207,47 @@ fn run(source: Memory, job: Job) -> Result<u8> {
         .build()
         .unwrap()
         .block_on(super::run(source, job))
+}
+
+/// A file name that is free, and the file gone with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("mmwatch-{}-{name}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Records what a source has.
+fn record(source: Memory, path: &Path) -> Rc<RefCell<Seen>> {
+    let destination = Destination::open(path, Size::default(), false).unwrap();
+    let header = sample::header(Hook::LockReleased, "memory");
+    let recorder = Recorder::begin(destination, header, None).unwrap();
+    let sink = Memo::default();
+    let job = Job {
+        work: Work::Record(Box::new(recorder)),
+        duration: SHORT,
+        ..job(&sink)
+    };
+    assert_eq!(run(source, job).unwrap(), 0);
+    sink.seen
+}
+
+fn replay(path: &Path, job: Job) -> Result<u8> {
+    let source = Recording::open(path)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(super::run(source, job))
 }
 
 fn sh(script: &str) -> Option<Held> {
@@ -235,11 +288,121 @@ fn every_record_is_accounted_for() {
         Received {
             events: 3,
             paths: 1,
-            undecodable: 2
+            undecodable: 2,
+            unwanted: 0,
         }
     );
     assert_balanced(ledger);
     assert_eq!(ledger.lost(), 2 + 2);
+}
+
+#[test]
+fn a_recording_gives_what_its_source_gave() {
+    let scratch = Scratch::new("replayed");
+    let records = vec![
+        path(),
+        grow(KNOWN_SPACE),
+        vec![255],
+        vec![],
+        grow(KNOWN_SPACE),
+    ];
+    let live = Memo::default();
+    let job_of = |sink: &Memo| Job {
+        duration: SHORT,
+        ..job(sink)
+    };
+    let late = || vec![grow(KNOWN_SPACE)];
+    run(Memory::new(records.clone(), late()), job_of(&live)).unwrap();
+    let recorded = record(Memory::new(records, late()), &scratch.0);
+    let written = recorded.borrow_mut().last.take().unwrap();
+    assert_balanced(&written);
+    assert_eq!(written.sinks[0].delivered, 3);
+
+    let sink = Memo::default();
+    // It ends by itself.
+    assert_eq!(replay(&scratch.0, job(&sink)).unwrap(), 0);
+    let (live, seen) = (live.seen.borrow(), sink.seen.borrow());
+    assert_eq!(seen.seqs, live.seqs);
+    let (live, ledger) = (live.last.as_ref().unwrap(), seen.last.as_ref().unwrap());
+    assert_balanced(ledger);
+    assert_eq!(ledger.is_balanced(), Some(true));
+    assert_eq!(ledger.received, live.received);
+    assert_eq!(ledger.kernel, live.kernel);
+    assert_eq!(ledger.sinks, live.sinks);
+}
+
+#[test]
+fn a_filter_on_a_recording_counts_what_it_turns_away() {
+    let scratch = Scratch::new("filtered");
+    let records = vec![path(), grow(KNOWN_SPACE), grow(KNOWN_SPACE)];
+    record(Memory::new(records, vec![]), &scratch.0);
+    let filter = |pid| Filter {
+        kernel: KernelFilter {
+            pids: vec![pid],
+            ops: all_ops(),
+            ..KernelFilter::NONE
+        },
+        cgroups: None,
+        page_bytes: 4096,
+    };
+    for (pid, wanted) in [(10, 2), (11, 0)] {
+        for work in [Work::Events, stat()] {
+            let is_sums = matches!(work, Work::Sums { .. });
+            let sink = Memo::default();
+            let job = Job {
+                work,
+                filter: Some(filter(pid)),
+                ..job(&sink)
+            };
+            replay(&scratch.0, job).unwrap();
+            let seen = sink.seen.borrow();
+            let ledger = seen.last.as_ref().unwrap();
+            assert_balanced(ledger);
+            assert_eq!(ledger.received.events, wanted);
+            assert_eq!(ledger.received.unwanted, 2 - wanted);
+            if is_sums {
+                // Those of the events, as the kernel keeps none under a filter.
+                let (report, _) = &seen.reports[0];
+                assert_eq!(report.all.total.all_ops().count, wanted);
+                assert_eq!(report.processes.len() as u64, wanted / 2);
+                assert!(ledger.replay.unwrap().sums_events);
+            }
+        }
+    }
+}
+
+fn stat() -> Work {
+    Work::Sums {
+        interval: None,
+        rows: 5,
+        by: By::Process,
+        faults: None,
+    }
+}
+
+#[test]
+fn sums_of_a_recording_are_the_kernels() {
+    let scratch = Scratch::new("summed");
+    let source = Memory {
+        sums: vec![sample::event(Op::Map)],
+        late_sums: vec![sample::by(200, "late", sample::event(Op::Unmap))],
+        listed: vec![sample::listed(200, "late", 20)],
+        ..Memory::new(vec![grow(0)], vec![])
+    };
+    record(source, &scratch.0);
+    let sink = Memo::default();
+    let job = Job {
+        work: stat(),
+        ..job(&sink)
+    };
+    replay(&scratch.0, job).unwrap();
+    let seen = sink.seen.borrow();
+    let (report, ledger) = seen.reports.last().unwrap();
+    assert_eq!(report.all.total.all_ops().count, 2);
+    let late = report.processes.iter().find(|p| p.key.tgid == 200).unwrap();
+    assert_eq!(late.vmas, Some(20));
+    assert_eq!(ledger.sinks[0].sink, "sums");
+    assert_balanced(ledger);
 }
 
 #[test]

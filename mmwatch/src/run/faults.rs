@@ -44,6 +44,7 @@ pub(super) fn count(pid: u32, time: Duration, system: &System) -> Result<Counted
             received: Received::default(),
             sinks: Vec::new(),
             closed: true,
+            replay: None,
         },
         elapsed_ns,
     })

@@ -39,7 +39,14 @@ pub(super) fn instead(options: &Options, refusal: String) -> Result<()> {
             "{refusal}; nor can /proc be polled instead, as {} is about {}",
             unpollable.what, unpollable.about
         ))),
-        (View::Trace | View::Verify { .. } | View::Maps { .. }, _) => Err(Error::Kernel(format!(
+        (
+            View::Trace
+            | View::Record
+            | View::Verify { .. }
+            | View::Maps { .. }
+            | View::Past { .. },
+            _,
+        ) => Err(Error::Kernel(format!(
             "{refusal}; without BPF there is `mmwatch top --hooks proc`"
         ))),
     }
@@ -55,7 +62,11 @@ pub(super) async fn run(
     let (interval, rows, by) = match options.view {
         View::Top { interval, rows, by } => (Some(interval), rows, by),
         View::Stat { rows, by } => (None, rows, by),
-        View::Trace | View::Verify { .. } | View::Maps { .. } => {
+        View::Trace
+        | View::Record
+        | View::Verify { .. }
+        | View::Maps { .. }
+        | View::Past { .. } => {
             return Err(Error::Usage("only top and stat can poll /proc".to_owned()));
         }
     };

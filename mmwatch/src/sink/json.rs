@@ -3,6 +3,7 @@
 
 pub mod maps;
 pub mod poll;
+pub mod recording;
 mod report;
 pub mod shared;
 mod verdict;

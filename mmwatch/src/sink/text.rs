@@ -1,5 +1,6 @@
 //! Text for people: a line per event, or what [`ui`](crate::ui) draws.
 
+mod recorded;
 mod rounds;
 mod spaces;
 
@@ -8,7 +9,7 @@ use std::{
     io::{self, Write},
 };
 
-pub use self::{rounds::Rounds, spaces::Spaces};
+pub use self::{recorded::Recorded, rounds::Rounds, spaces::Spaces};
 use super::{Output, Sink};
 use crate::{
     churn::Report,

@@ -268,5 +268,8 @@ pub(super) const fn took(lock: Lock) -> &'static str {
             "Read with the process's mmap_lock taken for reading while its page tables were walked."
         }
         Lock::Unknown => "Whether this kernel takes the process's mmap_lock for it is not known.",
+        Lock::Recording => {
+            "By recorded events alone: what was mapped before them, and what none tells, is not here."
+        }
     }
 }

@@ -6,6 +6,7 @@ mod exact;
 mod faults;
 mod identity;
 mod privileges;
+mod recording;
 mod scenes;
 mod sidecar;
 mod suspects;
@@ -133,6 +134,23 @@ pub const AGENT: &[(&str, Case)] = &[
         watching::filters_let_through_what_they_say,
     ),
     (
+        "what_is_recorded_is_what_happened",
+        recording::what_is_recorded_is_what_happened,
+    ),
+    (
+        "a_report_is_the_stat_of_the_same_time",
+        recording::a_report_is_the_stat_of_the_same_time,
+    ),
+    (
+        "filters_on_a_recording_are_the_kernel_s",
+        recording::filters_on_a_recording_are_the_kernel_s,
+    ),
+    (
+        "a_killed_recorder_leaves_what_it_wrote",
+        recording::a_killed_recorder_leaves_what_it_wrote,
+    ),
+    ("a_full_disk_is_a_gap", recording::a_full_disk_is_a_gap),
+    (
         "ids_that_come_again_are_other_processes",
         exact::ids_that_come_again_are_other_processes,
     ),
@@ -224,6 +242,14 @@ pub const PROCESSES: &[(&str, Case)] = &[
     (
         "each_capability_is_needed",
         deploy::each_capability_is_needed,
+    ),
+    (
+        "what_a_process_mapped_is_told_after_its_end",
+        recording::what_a_process_mapped_is_told_after_its_end,
+    ),
+    (
+        "containers_are_told_apart_in_a_recording",
+        identity::containers_are_told_apart_in_a_recording,
     ),
     (
         "every_row_of_a_program_has_a_name",

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -78,6 +78,42 @@ pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("mmwatch starts")
+}
+
+/// Starts `mmwatch record -o FILE --hooks BACKEND ARGS -- COMMAND`.
+pub fn start_record(backend: &str, file: &Path, args: &[&str], command: &[String]) -> Child {
+    let mut mmwatch = mmwatch();
+    mmwatch.arg("record").arg("-o").arg(file);
+    mmwatch.args(["--hooks", backend]).args(args);
+    if !command.is_empty() {
+        mmwatch.arg("--").args(command);
+    }
+    mmwatch
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mmwatch starts")
+}
+
+/// What `mmwatch trace --from FILE -o json ARGS` prints.
+pub fn trace_from(file: &Path, args: &[&str]) -> Trace {
+    let mut mmwatch = mmwatch();
+    mmwatch.args(["trace", "-o", "json", "--from"]).arg(file);
+    take_apart(&mmwatch.args(args).output().expect("output"))
+}
+
+/// The lines of `mmwatch report FILE -o json ARGS`.
+pub fn report(file: &Path, args: &[&str]) -> Vec<Value> {
+    let mut mmwatch = mmwatch();
+    mmwatch.arg("report").arg(file).args(["-o", "json"]);
+    let output = mmwatch.args(args).output().expect("output");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 /// Waits until a trace is attached: from then on it handles SIGINT.

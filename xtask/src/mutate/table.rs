@@ -4,6 +4,7 @@ mod accounts;
 mod kernel;
 mod model;
 mod polling;
+mod recording;
 mod shared;
 mod suspects;
 
@@ -18,6 +19,7 @@ pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
         .chain(shared::MUTATIONS)
         .chain(suspects::MUTATIONS)
         .chain(polling::MUTATIONS)
+        .chain(recording::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.

@@ -9,6 +9,7 @@ use crate::{
     event::{Comm, Op, Suspect},
     flags::{MapFlags, Prot},
     identity::{Cgroup, Names, Who},
+    recording::{Broken, Ending},
     sample,
     verify::{Checked, Difference, Verdict},
 };
@@ -268,6 +269,48 @@ fn odd_values_stay_valid() {
     // The third argument of mlock2 is no advice.
     event.cause = Cause::Mlock;
     assert_eq!(line(&event).get("advice"), None);
+}
+
+#[test]
+fn a_recording_is_valid() {
+    let mut out = Vec::new();
+    let mut summary = sample::recording();
+    recording::write_summary(&mut out, &summary).unwrap();
+    let line: Value = serde_json::from_slice(&out).unwrap();
+    assert_valid(&line);
+    assert_eq!(line["elapsed_ns"], 60_000_000_000_u64);
+    assert_eq!(line["losses"][0]["errno"], libc::ENOSPC);
+    assert_eq!(line["losses"][1]["cause"], "kernel");
+    assert!(line["broken_at_byte"].is_null());
+
+    summary.ending = Ending::Broken(Broken {
+        at_byte: 4711,
+        why: "nothing",
+    });
+    out.clear();
+    recording::write_summary(&mut out, &summary).unwrap();
+    let line: Value = serde_json::from_slice(&out).unwrap();
+    assert_valid(&line);
+    assert_eq!(line["ending"], "broken");
+    assert_eq!(line["broken_at_byte"], 4711);
+}
+
+#[test]
+fn what_is_read_from_a_recording_says_so() {
+    let mut ledger = sample::ledger();
+    ledger.replay = Some(sample::replay());
+    ledger.sinks[0].sink = "sums";
+    ledger.closed = false;
+    let lines = lines(|sink| {
+        sink.report(&sample::report(), &ledger)?;
+        sink.finish(&ledger)
+    });
+    for (line, account) in [(&lines[0], &lines[0]["ledger"]), (&lines[1], &lines[1])] {
+        assert_valid(line);
+        assert_eq!(account["recording"]["lost"], 17);
+        assert_eq!(account["recording"]["sums"], "kernel");
+        assert_eq!(account["lost"], 17);
+    }
 }
 
 #[test]

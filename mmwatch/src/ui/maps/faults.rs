@@ -104,6 +104,7 @@ mod tests {
             received: Received::default(),
             sinks: Vec::new(),
             closed: true,
+            replay: None,
         };
         draw(&space, faults, 2_000_000_000, &ledger)
     }

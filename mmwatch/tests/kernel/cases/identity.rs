@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::check;
 use crate::run::{
-    Trace, interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload,
+    Trace, interrupt, mmwatch, report, start_record, start_trace, take_apart, temporary, trace,
+    trace_from, wait_until_watching, workload,
 };
 
 const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -217,4 +218,47 @@ pub fn containers_have_their_sums(backend: &str) {
         .filter_map(|group| group["total"]["ops"]["map"]["count"].as_u64())
         .sum();
     assert_eq!(all, Some(sum));
+}
+
+/// A recording knows whose its processes were when nobody else does any more.
+pub fn containers_are_told_apart_in_a_recording(backend: &str) {
+    let file = temporary("recording");
+    let child = start_record(backend, &file, &[], &[]);
+    contain(backend, || wait_until_watching(&child));
+    interrupt(&child);
+    assert!(child.wait_with_output().unwrap().status.success());
+
+    let trace = trace_from(&file, &[]);
+    assert_told(&trace, LEN_ONE, MAPS_ONE, ONE);
+    assert_told(&trace, LEN_TWO, MAPS_TWO, TWO);
+    for (filter, wanted) in [
+        (["--container", &TWO[..9]], &[TWO][..]),
+        (["--cgroup", "/docker"], &[ONE, TWO]),
+    ] {
+        let trace = trace_from(&file, &filter);
+        trace.assert_balanced();
+        assert!(!trace.events.is_empty());
+        for event in &trace.events {
+            let container = event["container"].as_str().unwrap();
+            assert!(wanted.contains(&container), "{event}");
+        }
+        let all = trace_from(&file, &[]);
+        let is_wanted = |event: &&Value| {
+            event["container"]
+                .as_str()
+                .is_some_and(|container| wanted.contains(&container))
+        };
+        assert_eq!(
+            trace.events.len(),
+            all.events.iter().filter(is_wanted).count()
+        );
+    }
+    let lines = report(&file, &["--by", "container"]);
+    for (container, count, len) in [(ONE, MAPS_ONE, LEN_ONE), (TWO, MAPS_TWO, LEN_TWO)] {
+        let groups = lines[1]["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["name"] == container);
+        let bytes = group.unwrap()["total"]["backings"]["private-anonymous"]["bytes"].as_u64();
+        assert!(bytes >= Some(count * len), "{lines:?}");
+    }
+    fs::remove_file(&file).unwrap();
 }

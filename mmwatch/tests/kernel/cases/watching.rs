@@ -31,7 +31,7 @@ fn noted(backend: &str, args: &[&str], name: &str) -> (Trace, Vec<Note>) {
 }
 
 /// The events of the thread that made the marks, between them.
-fn between_marks(trace: &Trace) -> Option<Vec<&Value>> {
+pub fn between_marks(trace: &Trace) -> Option<Vec<&Value>> {
     let mark = |len: u64| {
         let mut events = trace.events.iter();
         events.position(|event| event["requested_len_bytes"] == len)
@@ -73,7 +73,7 @@ fn compare(backend: &str, args: &[&str], name: &str) {
 }
 
 /// Names of the fields in which an event is not what the program noted.
-fn differences(note: &Note, event: &Value) -> Vec<&'static str> {
+pub fn differences(note: &Note, event: &Value) -> Vec<&'static str> {
     let mut differences = Vec::new();
     let mut compare = |name, same: bool| {
         if !same {
@@ -380,7 +380,7 @@ pub fn check_predicts_what_trace_does(backend: &str) {
 }
 
 /// Programs of mmwatch's that the kernel has, by the names in the plan.
-fn programs_of_ours(backend: &str) -> impl Fn() -> usize {
+pub fn programs_of_ours(backend: &str) -> impl Fn() -> usize {
     let check = check(backend);
     let names: Vec<String> = check["plan"]["programs"]
         .as_array()
@@ -399,7 +399,7 @@ fn programs_of_ours(backend: &str) -> impl Fn() -> usize {
 }
 
 /// Waits for the kernel to free programs, which it does after a grace period.
-fn wait_until_gone(count: impl Fn() -> usize) {
+pub fn wait_until_gone(count: impl Fn() -> usize) {
     for _ in 0..200 {
         if count() == 0 {
             return;

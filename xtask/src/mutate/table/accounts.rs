@@ -50,8 +50,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "paths are no part of what was submitted",
         "mmwatch/src/ledger.rs",
-        "            total: sum.submitted + sum.paths_submitted,",
-        "            total: sum.submitted,",
+        "sum.submitted + sum.paths_submitted + self.replay",
+        "sum.submitted + self.replay",
         Test::Unit("ledger::tests::a_full_account_balances"),
     ),
     mutation(
