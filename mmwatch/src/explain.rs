@@ -37,6 +37,14 @@ pub struct Limits {
     pub mmap_min_addr: Option<u64>,
 }
 
+impl Limits {
+    /// Whether they can be those of a kernel: what is measured in pages is divided
+    /// by their size.
+    pub const fn are_plausible(&self) -> bool {
+        self.page_bytes.is_power_of_two()
+    }
+}
+
 /// How much memory the kernel promises (`vm.overcommit_memory`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "snake_case")]

@@ -77,10 +77,10 @@ impl Tape {
 impl<S: Source> Watch<S> {
     /// Before the first record: what there is already.
     pub(super) fn begin(&mut self) -> Result<()> {
-        match self.desk {
-            Desk::Record(_) => self.record_look(),
-            _ => Ok(()),
+        if let Desk::Record(_) = self.desk {
+            self.record_look()?;
         }
+        Ok(())
     }
 
     /// Records what the kernel keeps.

@@ -175,9 +175,12 @@ impl<S: Source> Watch<S> {
 
     /// What there is to say of the recording, if it is one.
     pub(super) fn replay(&self) -> Option<Replay> {
-        let filter = self.replayed.as_ref().map(|replayed| &replayed.filter);
+        let is_filtered = self
+            .replayed
+            .as_ref()
+            .is_some_and(|replayed| replayed.filter.is_some());
         self.source.replay().map(|replay| Replay {
-            sums_events: matches!(self.desk, Desk::Sums { .. }) && matches!(filter, Some(Some(_))),
+            sums_events: is_filtered && matches!(self.desk, Desk::Sums { .. }),
             ..replay
         })
     }

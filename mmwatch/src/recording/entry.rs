@@ -129,7 +129,8 @@ fn parse<'a>(bytes: &mut Bytes<'a>) -> Option<Entry<'a>> {
         let id = fields.u64()?;
         Entry::Cgroup(id, str::from_utf8(fields.rest()).ok()?)
     } else if is(Kind::Limits) {
-        Entry::Limits(serde_json::from_slice(payload).ok()?)
+        let limits: Limits = serde_json::from_slice(payload).ok()?;
+        Entry::Limits(Some(limits).filter(Limits::are_plausible)?)
     } else {
         Entry::Unknown
     })

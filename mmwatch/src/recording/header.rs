@@ -115,7 +115,14 @@ impl Header {
                 versions.mmwatch
             ));
         }
-        serde_json::from_slice(payload).map_err(malformed)
+        let header: Self = serde_json::from_slice(payload).map_err(malformed)?;
+        if !header.limits.are_plausible() {
+            return Err(format!(
+                "its header has pages of {} bytes",
+                header.limits.page_bytes
+            ));
+        }
+        Ok(header)
     }
 
     /// The rows of the ledger, all zero.

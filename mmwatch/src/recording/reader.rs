@@ -161,21 +161,24 @@ impl Recording {
                     break;
                 }
             };
-            let wake = match kind {
-                Kind::Header => Some(None),
-                Kind::Events => self.events().map(|()| Some(Wake::Records)),
-                Kind::Look => self.look(),
-                Kind::Gap => self.gap().map(|()| None),
-                Kind::End => Why::parse(self.frames.payload()).map(|(ended, boot_ns)| {
-                    why = Some(ended);
-                    self.boot_ns = self.boot_ns.max(boot_ns);
-                    None
-                }),
+            let (understood, wake) = match kind {
+                Kind::Header => (Some(()), None),
+                Kind::Events => (self.events(), Some(Wake::Records)),
+                Kind::Look => (self.look(), Some(Wake::Look)),
+                Kind::Gap => (self.gap(), None),
+                Kind::End => {
+                    let end = Why::parse(self.frames.payload());
+                    if let Some((ended, boot_ns)) = end {
+                        why = Some(ended);
+                        self.boot_ns = self.boot_ns.max(boot_ns);
+                    }
+                    (end.map(|_| ()), None)
+                }
             };
-            match wake {
-                Some(Some(wake)) => return Ok(wake),
-                Some(None) => {}
-                None => self.malformed(),
+            match (understood, wake) {
+                (Some(()), Some(wake)) => return Ok(wake),
+                (Some(()), None) => {}
+                (None, _) => self.malformed(),
             }
         }
         Ok(Wake::End)
@@ -195,10 +198,10 @@ impl Recording {
         Some(())
     }
 
-    /// `Some(None)` where it only says what was before this file.
-    fn look(&mut self) -> Option<Option<Wake>> {
+    fn look(&mut self) -> Option<()> {
         let at = self.kept.apply(self.frames.payload(), &mut self.counters)?;
         self.is_closed = at.closed;
+        // The first one of a later file says what was before it.
         if self.header.part > 0 && self.base.is_none() {
             let sums = self.kept.sums();
             self.base = Some(Base {
@@ -207,14 +210,14 @@ impl Recording {
             });
         }
         self.boot_ns = at.boot_ns;
-        Some(Some(Wake::Look))
+        Some(())
     }
 
     fn gap(&mut self) -> Option<()> {
         let gap = Gap::parse(self.frames.payload())?;
         self.gaps += 1;
-        self.lost_events += gap.events;
-        self.lost_records += gap.records;
+        self.lost_events = self.lost_events.saturating_add(gap.events);
+        self.lost_records = self.lost_records.saturating_add(gap.records);
         Some(())
     }
 

@@ -152,8 +152,8 @@ impl Scan {
             .counters
             .hooks
             .iter()
-            .map(|hook| hook.ledger.ring_full + hook.ledger.simulated)
-            .sum();
+            .map(|hook| hook.ledger.ring_full.saturating_add(hook.ledger.simulated))
+            .fold(0, u64::saturating_add);
         if lost > self.lost && !self.is_base {
             to.lose(Loss {
                 from_boot_ns: self.looked_boot_ns,

@@ -1,5 +1,7 @@
 //! Recordings, written and read again.
 
+mod damage;
+
 use std::{
     collections::VecDeque,
     env, fs,
@@ -322,66 +324,6 @@ fn an_identity_is_known_with_the_first_record_and_not_before() {
         seen.push(identity.unwrap().cgroup_id);
     }
     assert_eq!(seen, [0, 8]);
-}
-
-#[test]
-fn whatever_becomes_of_the_bytes_reading_ends_well() {
-    let scratch = Scratch::new("damage");
-    let path = scratch.file("rec");
-    let mut session = Session::new(&path, Size::default());
-    session.tick(2);
-    session.record(&records::path());
-    session.record(&records::grow(KNOWN_SPACE));
-    session.tick(3);
-    session.record(&records::grow(0));
-    session.finish(4);
-    let whole = fs::read(&path).unwrap();
-    let all = read(&path);
-    let header_ends = whole
-        .windows(4)
-        .rposition(|bytes| bytes == b"\n}mm")
-        .unwrap()
-        + 2;
-
-    let damaged = scratch.file("damaged");
-    // How its reading ended, if it can be opened at all.
-    let check = |bytes: &[u8], what: &str| {
-        fs::write(&damaged, bytes).unwrap();
-        let recording = Recording::open(&damaged).ok()?;
-        let read = read_from(recording);
-        assert_eq!(read.records, all.records[..read.records.len()], "{what}");
-        assert_eq!(read.looks, all.looks[..read.looks.len()], "{what}");
-        let ending = read.replay.unwrap().ending;
-        let summary = crate::recording::Summary::of(&damaged).unwrap();
-        assert_eq!(summary.ending, ending, "{what}");
-        Some(ending)
-    };
-    for len in 0..whole.len() {
-        let ending = check(&whole[..len], &format!("cut at {len}"));
-        let is_right = match ending {
-            None => len < header_ends,
-            Some(Ending::Open) => true,
-            Some(Ending::Broken(broken)) => broken.at_byte < len as u64,
-            Some(Ending::On(_) | Ending::Unread) => false,
-        };
-        assert!(is_right, "cut at {len}: {ending:?}");
-    }
-    for at in 0..whole.len() {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x55;
-        let ending = check(&bytes, &format!("byte {at}"));
-        let is_right = match ending {
-            None => at < header_ends,
-            Some(Ending::Broken(broken)) => broken.at_byte <= at as u64,
-            // Of the preamble, what is kept for later.
-            Some(Ending::On(_)) => (12..16).contains(&at),
-            Some(Ending::Open | Ending::Unread) => false,
-        };
-        assert!(is_right, "byte {at}: {ending:?}");
-    }
-    // Whatever comes after its end is no part of it.
-    let longer = check(&[&whole[..], b"more"].concat(), "longer");
-    assert!(matches!(longer, Some(Ending::Broken(broken)) if broken.at_byte == whole.len() as u64));
 }
 
 #[test]
