@@ -36,9 +36,12 @@ pub mod verify;
 pub mod maps;
 pub mod shared;
 
-// to what people and programs read.
+// to what people and programs read,
 pub mod sink;
 pub mod ui;
+
+// or over HTTP, on every host.
+pub mod agent;
 
 // What all of them use.
 pub mod clock;

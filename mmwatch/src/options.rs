@@ -1,5 +1,6 @@
 //! What the agent does: the command line, checked against itself and the system.
 
+mod agent;
 mod filter;
 mod spaces;
 
@@ -9,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-pub use self::spaces::{Maps, SharedForm, Sharing, Shown};
 use self::spaces::{maps, sharing, watch_maps};
+pub use self::{
+    agent::Agent,
+    spaces::{Maps, SharedForm, Sharing, Shown},
+};
 use crate::{
     churn::By,
     cli::{
@@ -43,6 +47,15 @@ pub enum Task {
     Maps(Maps),
     /// Tell who shares memory with whom.
     Shared(Sharing),
+    /// Tell what the kernel sums to whoever asks.
+    Agent(Box<Agent>),
+    /// Say that the agent's configuration is fine.
+    ConfigIsFine {
+        /// The file that was read, if it is there.
+        file: PathBuf,
+    },
+    /// Be the process by which the agent sees whether it sees.
+    Canary,
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -209,6 +222,8 @@ impl Task {
                     _ => return Ok(Self::Maps(maps)),
                 }
             }
+            CliCommand::Agent(args) => return agent::task(*args, system),
+            CliCommand::AgentCanary => return Ok(Self::Canary),
             CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
             CliCommand::Top(args) => {
                 let faults = args.faults;

@@ -9,7 +9,10 @@ mod verify;
 
 use std::{io, thread, time::Duration};
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
 
 use self::signals::{Request, Signals};
 use crate::{
@@ -37,6 +40,8 @@ pub struct Job {
     pub sink: Box<dyn Sink>,
     /// What is made of events and of what the kernel keeps.
     pub work: Work,
+    /// The interval of reports, where it can change on the way.
+    pub pace: Option<watch::Receiver<Duration>>,
     /// When to end.
     pub duration: Option<Duration>,
     /// What to run meanwhile.
@@ -195,6 +200,7 @@ pub async fn run<S: Source>(source: S, job: Job) -> Result<u8> {
         users: None,
         noted: 0,
         output_closed: false,
+        pace: job.pace,
     };
     let deadline = job.duration.map(|duration| Instant::now() + duration);
     let (interval, look) = match job.work {
@@ -276,6 +282,8 @@ struct Watch<S> {
     /// Events that the verifier took.
     noted: u64,
     output_closed: bool,
+    /// The interval of reports, as it changes.
+    pace: Option<watch::Receiver<Duration>>,
 }
 
 impl<S: Source> Watch<S> {
@@ -311,6 +319,10 @@ impl<S: Source> Watch<S> {
                     }
                 }
                 _ = when(looks.as_mut(), Interval::tick) => self.look()?,
+                pace = when(self.pace.as_mut(), changed) => match pace {
+                    Some(interval) => ticks = Some(every(interval)),
+                    None => self.pace = None,
+                },
                 ready = self.source.ready(), if !more => {
                     ready.map_err(Error::io("waiting for records"))?;
                     more = self.read()?;
@@ -535,6 +547,12 @@ fn every(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// The next value; `None` when there will be none.
+async fn changed(pace: &mut watch::Receiver<Duration>) -> Option<Duration> {
+    pace.changed().await.ok()?;
+    Some(*pace.borrow_and_update())
 }
 
 /// A future of something that may not be there: then it never ends.

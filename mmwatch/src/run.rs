@@ -1,5 +1,6 @@
 //! What each command does, from options to the exit code.
 
+mod agent;
 mod faults;
 mod flags;
 mod scope;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use self::scope::Scoped;
 use crate::{
+    agent::canary,
     clock::WallClock,
     error::{Error, Result},
     kernel::{
@@ -44,6 +46,9 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::Watch(options) => watch(options, system),
         Task::Maps(maps) => explain(&maps, system),
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
+        Task::Agent(task) => agent::serve(*task, system),
+        Task::ConfigIsFine { file } => agent::is_fine(&file),
+        Task::Canary => canary::main(),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
     }
@@ -84,6 +89,7 @@ fn watch(options: Options, system: &System) -> Result<u8> {
             View::Verify { interval } => Work::Verify { interval },
             View::Maps { pid, interval } => Work::Maps { pid, interval },
         },
+        pace: None,
         duration: options.duration,
         command,
         proc: system.proc.clone(),

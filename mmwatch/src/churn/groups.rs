@@ -45,7 +45,11 @@ impl By {
     }
 
     /// What a process has of it, if anything; `user` names a user.
-    fn of(self, process: &ProcessReport, user: &mut impl FnMut(u32) -> String) -> Option<String> {
+    pub fn of(
+        self,
+        process: &ProcessReport,
+        user: &mut impl FnMut(u32) -> String,
+    ) -> Option<String> {
         let who = process.who.as_ref();
         let container = || who?.container();
         match self {
