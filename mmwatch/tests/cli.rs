@@ -52,6 +52,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "stat",
         "maps",
         "shared",
+        "agent",
         "check",
         "flags",
         "Examples:",
@@ -59,7 +60,8 @@ fn help_names_every_command_and_the_exit_codes() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["top", "trace", "stat", "check"] {
+    assert!(!stdout(&output).contains("canary"));
+    for command in ["top", "trace", "stat", "agent", "check"] {
         let output = run(&[command, "--help"]);
         assert_eq!(code(&output), 0, "{command}");
         assert!(stdout(&output).contains("Usage: mmwatch"), "{command}");

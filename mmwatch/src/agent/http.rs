@@ -29,7 +29,7 @@ pub use self::{
 };
 use super::{
     config::{Config, Listen},
-    lifecycle::{Health, Snapshot},
+    lifecycle::Health,
     metrics,
 };
 use crate::{
