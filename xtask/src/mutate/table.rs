@@ -1,6 +1,7 @@
 //! What is broken on purpose. A new counter or path belongs here too.
 
 mod accounts;
+mod agent;
 mod kernel;
 mod model;
 mod shared;
@@ -16,6 +17,7 @@ pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
         .chain(model::MUTATIONS)
         .chain(shared::MUTATIONS)
         .chain(suspects::MUTATIONS)
+        .chain(agent::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.
