@@ -545,8 +545,15 @@ fn ledger(to: &mut Writer<'_>, snapshot: &Snapshot) -> Result {
             vec![
                 ("events", ledger.received.events),
                 ("paths", ledger.received.paths),
+                ("undecodable", ledger.received.undecodable),
             ],
         ),
+    )?;
+    to.gauges(
+        "mmwatch_unread",
+        "Records that are still in the ring buffer",
+        None,
+        [(vec![], ledger.unread())],
     )
 }
 

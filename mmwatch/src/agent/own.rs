@@ -29,18 +29,38 @@ pub(super) fn bpf_seconds(proc: &Proc) -> Option<f64> {
     if proc.bpf_stats() != Some(true) {
         return None;
     }
-    let mut run_ns = 0_u64;
-    for entry in fs::read_dir("/proc/self/fdinfo").ok()?.flatten() {
+    let run_ns: u64 = fs::read_dir("/proc/self/fdinfo")
+        .ok()?
+        .flatten()
         // The directory's own descriptor is gone meanwhile.
-        let Ok(text) = fs::read_to_string(entry.path()) else {
-            continue;
-        };
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("run_time_ns:"));
-        run_ns += line
-            .and_then(|ns| ns.trim().parse::<u64>().ok())
-            .unwrap_or(0);
-    }
+        .filter_map(|entry| run_ns(&fs::read_to_string(entry.path()).ok()?))
+        .sum();
     Some(run_ns as f64 / 1e9)
+}
+
+/// Time that a program ran, if the descriptor is one's.
+fn run_ns(fdinfo: &str) -> Option<u64> {
+    let line = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("run_time_ns:"));
+    line?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_from_other_descriptors() {
+        let program =
+            "pos:\t0\nprog_type:\t17\nprog_jited:\t1\nrun_time_ns:\t81920\nrun_cnt:\t64\n";
+        assert_eq!(run_ns(program), Some(81_920));
+        assert_eq!(run_ns("pos:\t0\nflags:\t02\nmap_type:\t1\n"), None);
+    }
+
+    #[test]
+    fn the_agent_costs_something() {
+        assert!(cpu_seconds() > 0.0);
+        assert!(resident_bytes().unwrap() > 1 << 20);
+    }
 }
