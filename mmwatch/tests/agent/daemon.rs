@@ -2,12 +2,15 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -108,7 +111,10 @@ pub fn get(address: &str, path: &str) -> Option<Answer> {
 
 pub struct Daemon {
     pub address: String,
-    child: Option<Child>,
+    child: Child,
+    /// What it said, as far as it was read.
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -120,7 +126,7 @@ impl Daemon {
     }
 
     pub fn spawn(args: &[&str], address: String, env: &[(&str, &Path)]) -> Self {
-        let child = mmwatch()
+        let mut child = mmwatch()
             .arg("agent")
             .args(args)
             .envs(env.iter().copied())
@@ -128,9 +134,20 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, to) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+        let reader = thread::spawn(move || {
+            for line in lines.lines() {
+                let line = line.unwrap();
+                eprintln!("{line}");
+                *to.lock().unwrap() += &(line + "\n");
+            }
+        });
         Self {
             address,
-            child: Some(child),
+            child,
+            log,
+            reader: Some(reader),
         }
     }
 
@@ -153,23 +170,35 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: i32) {
-        let pid = self.child.as_ref().unwrap().id();
         // SAFETY: a plain system call; the child is not reaped yet, so the id is its own.
-        assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
+        let result = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(result, 0);
     }
 
-    /// Asks it to end, and returns what it said.
-    pub fn end(mut self) -> Output {
+    /// Waits until it says something.
+    #[track_caller]
+    pub fn wait_until_said(&self, what: &str) {
+        until(what, || {
+            self.log.lock().unwrap().contains(what).then_some(())
+        });
+    }
+
+    /// Asks it to end well, and returns all that it said.
+    #[track_caller]
+    pub fn end(mut self) -> String {
         self.signal(libc::SIGTERM);
-        self.child.take().unwrap().wait_with_output().unwrap()
+        let status = self.child.wait().unwrap();
+        // Its canary had the same output, and ends with it.
+        self.reader.take().unwrap().join().unwrap();
+        let said = self.log.lock().unwrap().clone();
+        assert!(status.success(), "{status}: {said}");
+        said
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
