@@ -126,10 +126,14 @@ impl Daemon {
     }
 
     pub fn spawn(args: &[&str], address: String, env: &[(&str, &Path)]) -> Self {
-        let mut child = mmwatch()
-            .arg("agent")
-            .args(args)
-            .envs(env.iter().copied())
+        let mut command = mmwatch();
+        command.arg("agent").args(args).envs(env.iter().copied());
+        Self::of(&mut command, address)
+    }
+
+    /// One that is started by this command.
+    pub fn of(command: &mut Command, address: String) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

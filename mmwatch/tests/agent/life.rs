@@ -123,6 +123,20 @@ pub fn systemd_is_told_and_the_end_is_quick() {
     while hear().trim() != "STOPPING=1" {}
 }
 
+pub fn two_capabilities_are_enough() {
+    let address = free_address();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"])
+        .arg(mmwatch().get_program())
+        .args(["agent", "--listen", &address]);
+    let daemon = Daemon::of(&mut command, address);
+    daemon.wait_until_ready();
+    let own = std::process::id();
+    assert_eq!(daemon.get(&format!("/api/v1/process/{own}")).status, 200);
+    assert_eq!(daemon.get(&format!("/api/v1/maps/{own}")).status, 200);
+}
+
 pub fn the_unit_is_sound() {
     let Ok(output) = Command::new("systemd-analyze").arg("--version").output() else {
         println!("systemd-analyze is not there");

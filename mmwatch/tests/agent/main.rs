@@ -33,6 +33,7 @@ const TESTS: &[(&str, fn())] = tests![
     life::the_configuration_is_checked,
     life::a_signal_reads_the_configuration_again,
     life::systemd_is_told_and_the_end_is_quick,
+    life::two_capabilities_are_enough,
     life::the_unit_is_sound,
 ];
 
