@@ -185,6 +185,17 @@ impl ProcessReport {
     }
 }
 
+impl Report {
+    /// Leaves the first `rows` processes; all others go into [`Report::other`].
+    #[must_use]
+    pub fn cut(mut self, rows: usize) -> Self {
+        for process in self.processes.drain(rows.min(self.processes.len())..) {
+            self.other.add(&process.row);
+        }
+        self
+    }
+}
+
 /// Sums of the interval and since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {

@@ -16,6 +16,7 @@ pub use self::{
     recording::{RecordArgs, ReportArgs},
 };
 use crate::{
+    agent::config::Settings,
     churn::By,
     text::{parse_bytes, parse_duration},
 };
@@ -111,6 +112,7 @@ Examples:
   mmwatch maps 1234                         what each mapping of a process is
   mmwatch shared /dev/shm/ring              who maps a file, and who could talk to whom
   mmwatch top --hooks proc                  what is mapped, without BPF and without root
+  mmwatch agent                             metrics and an HTTP API, until SIGTERM
   mmwatch check                             what this kernel and these privileges allow
 
 Exit codes:
@@ -239,6 +241,22 @@ Examples:
   mmwatch shared -o dot | dot -Tsvg      a graph of all, drawn by Graphviz
   mmwatch shared -o json | jq .paths")]
     Shared(SharedArgs),
+    /// The daemon: metrics for Prometheus and an HTTP API, from the sums that the kernel keeps
+    ///
+    /// Every option but the first two is a key of the configuration file too, where it has
+    /// underscores for dashes; an option counts more. SIGHUP reads the file again.
+    /// docs/agent.md explains it, docs/metrics.md lists the metrics.
+    #[command(after_help = "\
+Examples:
+  mmwatch agent                                  listen on 127.0.0.1:9464
+  mmwatch agent --check-config                   is /etc/mmwatch/mmwatch.toml fine?
+  mmwatch agent --group-by container --top-k 50  counters by container
+  mmwatch agent --listen unix:/run/mmwatch.sock  a socket instead of a port
+  curl -s localhost:9464/metrics                 what it counts")]
+    Agent(Box<AgentArgs>),
+    /// The process by which the agent sees whether it sees
+    #[command(name = "agent-canary", hide = true)]
+    AgentCanary,
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing
@@ -332,6 +350,20 @@ pub struct VerifyArgs {
     /// Run this command and check it and its children, from its exec to its end
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<OsString>,
+}
+
+/// Flags of `agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The configuration file [default: /etc/mmwatch/mmwatch.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say whether the configuration is fine, or what is wrong with it, and end
+    #[arg(long)]
+    pub check_config: bool,
+    /// What the file can say, too.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// Flags of `maps`.
@@ -502,7 +534,7 @@ pub enum HooksArg {
     Proc,
 }
 
-fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
+pub(crate) fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
     PossibleValuesParser::new(By::ALL.iter().map(|by| by.name())).try_map(|name| {
         By::ALL
             .iter()

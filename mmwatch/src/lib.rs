@@ -40,9 +40,12 @@ pub mod maps;
 pub mod poll;
 pub mod shared;
 
-// to what people and programs read.
+// to what people and programs read,
 pub mod sink;
 pub mod ui;
+
+// or over HTTP, on every host.
+pub mod agent;
 
 // What all of them use.
 pub mod clock;

@@ -8,16 +8,18 @@ use std::{
 
 use log::LevelFilter;
 use mmwatch::{
-    cli::Cli,
+    cli::{Cli, CliCommand},
     options::{System, Task},
     run,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::read(env::args_os()).unwrap_or_else(|error| error.exit());
-    let level = match cli.verbose {
-        0 => LevelFilter::Warn,
-        1 => LevelFilter::Info,
+    // Who reads a daemon's log wants to know that it started, and how it ended.
+    let level = match (cli.verbose, &cli.command) {
+        (0, CliCommand::Agent(_)) => LevelFilter::Info,
+        (0, _) => LevelFilter::Warn,
+        (1, _) => LevelFilter::Info,
         _ => LevelFilter::Debug,
     };
     env_logger::builder().filter_level(level).init();

@@ -1,5 +1,6 @@
 //! What the agent does: the command line, checked against itself and the system.
 
+mod agent;
 mod filter;
 mod polling;
 mod recording;
@@ -12,6 +13,7 @@ use std::{
 };
 
 pub use self::{
+    agent::Agent,
     polling::Unpollable,
     recording::{Recorded, Target},
     spaces::{Maps, SharedForm, Sharing, Shown},
@@ -57,6 +59,15 @@ pub enum Task {
     Maps(Maps),
     /// Tell who shares memory with whom.
     Shared(Sharing),
+    /// Tell what the kernel sums to whoever asks.
+    Agent(Box<Agent>),
+    /// Say that the agent's configuration is fine.
+    ConfigIsFine {
+        /// The file that was read, if it is there.
+        file: PathBuf,
+    },
+    /// Be the process by which the agent sees whether it sees.
+    Canary,
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -243,6 +254,8 @@ impl Task {
                     _ => return Ok(Self::Maps(maps)),
                 }
             }
+            CliCommand::Agent(args) => return agent::task(*args, system),
+            CliCommand::AgentCanary => return Ok(Self::Canary),
             CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
             CliCommand::Top(args) => {
                 let faults = args.faults;

@@ -13,7 +13,10 @@ mod verify;
 
 use std::{io, thread, time::Duration};
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
 
 pub use self::desk::Work;
 use self::{
@@ -45,6 +48,8 @@ pub struct Job {
     pub sink: Box<dyn Sink>,
     /// What is made of events and of what the kernel keeps.
     pub work: Work,
+    /// The interval of reports, where it can change on the way.
+    pub pace: Option<watch::Receiver<Duration>>,
     /// When to end.
     pub duration: Option<Duration>,
     /// What to run meanwhile.
@@ -140,6 +145,7 @@ pub async fn run<S: Source>(mut source: S, job: Job) -> Result<u8> {
         noted: 0,
         output_closed: false,
         replayed,
+        pace: job.pace,
     };
     let deadline = job.duration.map(|duration| Instant::now() + duration);
 
@@ -222,6 +228,8 @@ struct Watch<S> {
     output_closed: bool,
     /// What there is to be done for a recording; `None` for the kernel.
     replayed: Option<Replayed>,
+    /// The interval of reports, as it changes.
+    pace: Option<watch::Receiver<Duration>>,
 }
 
 /// When a desk is looked at, by the clock on the wall.
@@ -270,6 +278,10 @@ impl<S: Source> Watch<S> {
                     }
                 }
                 _ = when(looks.as_mut(), Interval::tick) => self.look()?,
+                pace = when(self.pace.as_mut(), changed) => match pace {
+                    Some(interval) => ticks = Some(every(interval)),
+                    None => self.pace = None,
+                },
                 ready = self.source.ready(), if !more => {
                     match ready.map_err(Error::io("waiting for records"))? {
                         Wake::Records => more = self.read()?,
@@ -569,6 +581,12 @@ fn every(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// The next value; `None` when there will be none.
+async fn changed(pace: &mut watch::Receiver<Duration>) -> Option<Duration> {
+    pace.changed().await.ok()?;
+    Some(*pace.borrow_and_update())
 }
 
 /// A future of something that may not be there: then it never ends.

@@ -181,6 +181,12 @@ impl Proc {
             .unwrap_or(DEFAULT_MAX_MAP_COUNT)
     }
 
+    /// Whether the kernel measures how long BPF programs run; `None` where it does not say.
+    pub fn bpf_stats(&self) -> Option<bool> {
+        let path = self.root.join("sys/kernel/bpf_stats_enabled");
+        Some(fs::read_to_string(path).ok()?.trim() != "0")
+    }
+
     /// What the kernel measures mapping calls by.
     pub fn limits(&self) -> Limits {
         Limits {

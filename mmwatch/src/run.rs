@@ -1,5 +1,6 @@
 //! What each command does, from options to the exit code.
 
+mod agent;
 mod faults;
 mod flags;
 mod poll;
@@ -18,6 +19,7 @@ use tokio::runtime::Runtime;
 
 use self::scope::Scoped;
 use crate::{
+    agent::canary,
     churn::Faults,
     clock::WallClock,
     error::{Error, Result},
@@ -53,6 +55,9 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::Replay(recorded) => recording::replay(recorded),
         Task::Maps(maps) => explain(&maps, system),
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
+        Task::Agent(task) => agent::serve(*task, system),
+        Task::ConfigIsFine { file } => agent::is_fine(&file),
+        Task::Canary => canary::main(),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
     }
@@ -110,6 +115,7 @@ fn watch(options: &Options, target: Option<&Target>, system: &System) -> Result<
     let job = Job {
         sink,
         work,
+        pace: None,
         duration: options.duration,
         command,
         proc: system.proc.clone(),

@@ -54,6 +54,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "report",
         "maps",
         "shared",
+        "agent",
         "check",
         "flags",
         "Examples:",
@@ -61,7 +62,8 @@ fn help_names_every_command_and_the_exit_codes() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["top", "trace", "stat", "record", "check"] {
+    assert!(!stdout(&output).contains("canary"));
+    for command in ["top", "trace", "stat", "record", "agent", "check"] {
         let output = run(&[command, "--help"]);
         assert_eq!(code(&output), 0, "{command}");
         assert!(stdout(&output).contains("Usage: mmwatch"), "{command}");

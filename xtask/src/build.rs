@@ -94,6 +94,17 @@ pub fn kernel_tests(workspace: &Workspace, linking: Linking) -> Result<KernelTes
     })
 }
 
+/// Builds the tests of `mmwatch agent` and what they test; returns the paths of both.
+pub fn agent_tests(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
+    let mut cargo = workspace.cargo("test");
+    cargo.args(["--no-run", "--package", "mmwatch", "--test", "agent"]);
+    let messages = messages(&mut cargo, Linking::Dynamic)?;
+    Ok((
+        executable(&messages, "test", "agent")?,
+        executable(&messages, "bin", "mmwatch")?,
+    ))
+}
+
 /// Builds what the benchmark takes.
 pub fn benches(workspace: &Workspace) -> Result<Benches> {
     let mut cargo = workspace.cargo("build");

@@ -39,6 +39,8 @@ const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
 const SERVER_PACKAGES: [&str; 1] = ["redis-tools"];
 /// Against whose headers a test holds the table of flags.
 const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
+/// What scrapes the agent in its tests.
+const PROMETHEUS_PACKAGES: [&str; 1] = ["prometheus"];
 const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
 const COMPILER_PACKAGES: [&str; 4] = [
     "rustc-web",
@@ -115,6 +117,18 @@ pub fn benchmarks(rivals: bool) -> Result<()> {
         wanted.push(("benchmarks, to watch", &SERVER_PACKAGES));
     }
     packages(&wanted, false)
+}
+
+/// Installs what the agent is tested with. Elsewhere than on Debian, whatever is there
+/// has to do.
+pub fn prometheus() -> Result<()> {
+    if !process::exists("dpkg-query") {
+        return Ok(());
+    }
+    packages(
+        &[("tests of the agent", PROMETHEUS_PACKAGES.as_slice())],
+        false,
+    )
 }
 
 /// rustup's components for the checks.

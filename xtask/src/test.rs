@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in.
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{env, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -10,12 +10,13 @@ use crate::{
     build::{self, Linking},
     process,
     run::as_root,
-    vm,
+    setup, vm,
     workspace::{self, Workspace},
 };
 
-/// The test target that needs root and a kernel, and is run apart.
+/// The test targets that need root and a kernel, and are run apart.
 const KERNEL: &str = "kernel";
+const AGENT: &str = "agent";
 
 /// Runs every check, and tells all that failed at the end. Only where nothing can
 /// be built is there no point in going on.
@@ -46,7 +47,7 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
             test.args(["--no-fail-fast", "--lib", "--bins"]);
             for name in test_targets(workspace)?
                 .iter()
-                .filter(|name| *name != KERNEL)
+                .filter(|name| ![KERNEL, AGENT].contains(&name.as_str()))
             {
                 test.args(["--test", name]);
             }
@@ -56,6 +57,7 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
             process::run(workspace.cargo("test").arg("--doc"))
         });
         checks.step("kernel tests on this machine", || native(workspace));
+        checks.step("the agent on this machine", || agent(workspace));
         checks.step("kernel tests in VMs", || {
             let exit = vm::run(workspace, &vm::Options::default())?;
             succeeded(exit)
@@ -78,15 +80,27 @@ fn succeeded(exit: ExitCode) -> Result<()> {
 
 /// The kernel tests with whatever this machine's own kernel offers.
 fn native(workspace: &Workspace) -> Result<()> {
+    let built = build::kernel_tests(workspace, Linking::Dynamic)?;
+    run_as_root(workspace, &built.tests, &built.mmwatch)
+}
+
+/// The tests of `mmwatch agent`, with a Prometheus that scrapes it.
+fn agent(workspace: &Workspace) -> Result<()> {
+    setup::prometheus()?;
+    let (tests, mmwatch) = build::agent_tests(workspace)?;
+    run_as_root(workspace, &tests, &mmwatch)
+}
+
+/// Runs tests that load kernel programs.
+fn run_as_root(workspace: &Workspace, tests: &Path, mmwatch: &Path) -> Result<()> {
     let is_ci = env::var_os("CI").is_some_and(|value| value == "true");
     if is_ci && !workspace::is_root()? {
         bail!("the kernel tests load kernel programs, which needs root: run CI as root");
     }
-    let built = build::kernel_tests(workspace, Linking::Dynamic)?;
-    let mut tests = as_root(&built.tests)?;
+    let mut tests = as_root(tests)?;
     // Where cargo itself would run them.
     tests.current_dir(workspace.root().join("mmwatch"));
-    process::run(tests.env("MMWATCH_BIN", built.mmwatch))
+    process::run(tests.env("MMWATCH_BIN", mmwatch))
 }
 
 /// Names of the integration tests of the crates that are tested by default.

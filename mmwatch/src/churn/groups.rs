@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Report, Row};
+use super::{ProcessReport, Report, Row};
 use crate::{
     event::Comm,
     identity::{Container, Who},
@@ -89,6 +89,19 @@ pub(crate) struct Member<'a> {
     pub who: Option<&'a Who>,
 }
 
+impl ProcessReport {
+    /// What tells its group.
+    pub(crate) fn member(&self) -> Member<'_> {
+        Member {
+            pid: self.key.tgid,
+            comm: self.comm,
+            uid: self.uid,
+            program: self.program.as_deref(),
+            who: self.who.as_deref(),
+        }
+    }
+}
+
 /// The groups of a [`Report`].
 #[derive(Clone, Debug)]
 pub struct Groups {
@@ -124,14 +137,7 @@ impl Report {
     pub fn grouped(mut self, by: By, rows: usize, mut user: impl FnMut(u32) -> String) -> Self {
         let mut groups: BTreeMap<Option<String>, Group> = BTreeMap::new();
         for process in self.processes.drain(..) {
-            let member = Member {
-                pid: process.key.tgid,
-                comm: process.comm,
-                uid: process.uid,
-                program: process.program.as_deref(),
-                who: process.who.as_deref(),
-            };
-            let name = by.of(&member, &mut user);
+            let name = by.of(&process.member(), &mut user);
             let group = groups.entry(name).or_default();
             if let Some(container) = by.container(process.who.as_deref()) {
                 Container::stand_for(&mut group.container, container);

@@ -191,6 +191,7 @@ fn job(sink: &Memo) -> Job {
     Job {
         sink: Box::new(sink.clone()),
         work: Work::Events,
+        pace: None,
         duration: None,
         command: None,
         proc: Proc::default(),

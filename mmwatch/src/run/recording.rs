@@ -66,6 +66,7 @@ pub(super) fn replay(recorded: Recorded) -> Result<u8> {
         runtimes: Runtimes::nowhere(),
         here: Here::default(),
         filter: Some(filter),
+        pace: None,
     };
     runtime()?.block_on(pipeline::run(source, job))
 }

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Output, Sink};
 use crate::{
-    churn::Report,
+    churn::{ProcessReport, Report},
     clock::WallClock,
     event::{Cause, Event, FileRef, Suspects, What},
     explain::Reason,
@@ -85,6 +85,34 @@ impl<W: Write> Sink for Json<W> {
     fn counters(&self) -> SinkCounters {
         self.output.counters("json")
     }
+}
+
+/// Writes a report as a line.
+///
+/// # Errors
+///
+/// What serializing says.
+pub fn write_report(
+    to: &mut Vec<u8>,
+    clock: WallClock,
+    report: &Report,
+    ledger: &Ledger,
+) -> io::Result<()> {
+    write_line(to, &report::ReportLine::new(clock, report, ledger))
+}
+
+/// Writes one process of a report as a line.
+///
+/// # Errors
+///
+/// What serializing says.
+pub fn write_process(
+    to: &mut Vec<u8>,
+    clock: WallClock,
+    report: &Report,
+    process: &ProcessReport,
+) -> io::Result<()> {
+    write_line(to, &report::ProcessLine::new(clock, report, process))
 }
 
 fn write_line(buffer: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {

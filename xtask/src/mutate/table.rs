@@ -1,6 +1,7 @@
 //! What is broken on purpose. A new counter or path belongs here too.
 
 mod accounts;
+mod agent;
 mod kernel;
 mod model;
 mod polling;
@@ -20,6 +21,7 @@ pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
         .chain(suspects::MUTATIONS)
         .chain(polling::MUTATIONS)
         .chain(recording::MUTATIONS)
+        .chain(agent::MUTATIONS)
 }
 
 /// One entry, in the order in which it reads.

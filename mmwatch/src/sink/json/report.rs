@@ -32,6 +32,21 @@ pub(super) struct ReportLine<'a> {
     ledger: LedgerJson<'a>,
 }
 
+/// One process of a report, as it is in there.
+#[derive(Serialize)]
+pub(super) struct ProcessLine<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(serialize_with = "as_text")]
+    time: WallTime,
+    boot_ns: u64,
+    interval_ns: u64,
+    max_map_count: u32,
+    #[serde(flatten)]
+    process: ProcessFields<'a>,
+}
+
 #[derive(Serialize)]
 struct ProcessFields<'a> {
     pid: u32,
@@ -212,6 +227,20 @@ impl<'a> ReportLine<'a> {
             other: RowFields::new(&report.other, report.faults),
             all: RowFields::new(&report.all, report.faults),
             ledger: ledger.to_json(),
+        }
+    }
+}
+
+impl<'a> ProcessLine<'a> {
+    pub(super) fn new(clock: WallClock, report: &'a Report, process: &'a ProcessReport) -> Self {
+        Self {
+            schema: SCHEMA,
+            kind: "process",
+            time: clock.at(report.boot_ns),
+            boot_ns: report.boot_ns,
+            interval_ns: report.interval_ns,
+            max_map_count: report.max_map_count,
+            process: ProcessFields::new(process, report),
         }
     }
 }

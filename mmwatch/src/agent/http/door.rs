@@ -1,0 +1,174 @@
+//! Connections: on an address or a socket, so many at a time and for so long.
+
+use std::{
+    fs,
+    fs::Permissions,
+    io,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::Site;
+use crate::{
+    agent::config::{Config, Listen},
+    error::{Error, Result},
+};
+
+/// Bytes of a request's head, at most.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// Headers of a request, at most.
+const HEADERS: usize = 64;
+
+/// Life of a connection, after which it ends with the answer under way.
+const LIFE: Duration = Duration::from_secs(120);
+
+/// Time for that answer to be taken.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// Pause after a connection could not be accepted, as when there are too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where connections come in.
+pub enum Door {
+    /// On an address.
+    Tcp(TcpListener),
+    /// On a socket with a name, which is gone when this is dropped.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Door {
+    /// Listens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where somebody else listens, or may not be listened.
+    pub fn open(listen: &Listen) -> Result<Self> {
+        let opened = match listen {
+            Listen::Tcp(address) => std::net::TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }),
+            Listen::Unix(path) => bind(path).map(|listener| Self::Unix(listener, path.clone())),
+        };
+        opened.map_err(Error::io(format!("listening on {listen}")))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody may have been faster.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A socket for its owner and group, in the place of one that nobody listens on.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+        && StdUnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    let listener = StdUnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Answers until `stop`, and lets the answers end that are under way.
+pub fn serve(
+    door: Door,
+    site: Site,
+    config: &Config,
+    mut stop: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + use<> {
+    let slots = Arc::new(Semaphore::new(config.max_connections));
+    let head_timeout = config.request_timeout;
+    let router = site.router();
+    async move {
+        let mut connections = JoinSet::new();
+        loop {
+            // Others wait in the kernel's queue, which is bounded too.
+            let accepted = async {
+                let Ok(slot) = slots.clone().acquire_owned().await else {
+                    return std::future::pending().await;
+                };
+                (slot, accept(&door).await)
+            };
+            let (slot, stream) = tokio::select! {
+                _ = stop.changed() => break,
+                accepted = accepted => accepted,
+                // So that they do not pile up.
+                Some(_) = connections.join_next() => continue,
+            };
+            let Ok(stream) = stream else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            let connection = converse(stream, router.clone(), head_timeout, stop.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(slot);
+            });
+        }
+        drop(door);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn accept(door: &Door) -> io::Result<Box<dyn Stream>> {
+    Ok(match door {
+        Door::Tcp(listener) => Box::new(listener.accept().await?.0),
+        Door::Unix(listener, _) => Box::new(listener.accept().await?.0),
+    })
+}
+
+async fn converse(
+    stream: Box<dyn Stream>,
+    router: Router,
+    head_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Between two requests too.
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // A broken connection is the client's business.
+        _ = connection.as_mut() => return,
+        () = sleep(LIFE) => {}
+        _ = stop.changed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST_ANSWER, connection).await;
+}

@@ -1,0 +1,52 @@
+//! The real agent: with a real Prometheus, with clients that are not welcome, and with
+//! what systemd tells and hears. Some of what it maps is done by this very binary, called
+//! as `agent storm`. Needs root, and the package `prometheus`.
+
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod access;
+mod daemon;
+mod life;
+mod prometheus;
+mod storm;
+
+use std::{env, process::ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+macro_rules! tests {
+    ($($module:ident::$name:ident,)*) => {
+        &[$((stringify!($name), $module::$name as fn())),*]
+    };
+}
+
+const TESTS: &[(&str, fn())] = tests![
+    prometheus::a_storm_is_counted_to_the_last_call,
+    prometheus::rules_and_dashboard_have_series,
+    prometheus::the_rules_are_well_formed,
+    access::what_is_asked_for_is_told,
+    access::foreign_names_are_refused_on_loopback,
+    access::a_token_opens_what_it_should,
+    access::a_socket_does_as_well_as_a_port,
+    access::who_says_nothing_is_hung_up_on,
+    life::the_configuration_is_checked,
+    life::a_signal_reads_the_configuration_again,
+    life::systemd_is_told_and_the_end_is_quick,
+    life::two_capabilities_are_enough,
+    life::the_unit_is_sound,
+];
+
+fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some("storm") {
+        storm::main();
+        return ExitCode::SUCCESS;
+    }
+    let trials = TESTS.iter().map(|&(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
