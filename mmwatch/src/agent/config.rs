@@ -507,7 +507,7 @@ mod tests {
             ),
             (
                 "hooks = \"uprobe\"",
-                "x.toml:1:9: uprobe is none of auto, fentry, kprobe, tracepoint",
+                "x.toml:1:9: uprobe is none of auto, fentry, kprobe, tracepoint, proc",
             ),
             (
                 "group_by = \"host\"",
