@@ -511,7 +511,7 @@ mod tests {
             ),
             (
                 "group_by = \"host\"",
-                "x.toml:1:12: host is none of process, comm, user, cgroup, container, pod",
+                "x.toml:1:12: host is none of process, comm, exe, user, cgroup, container, pod",
             ),
             ("top_k = 0", "top_k must be from 1 to 1000"),
             ("interval = \"1h\"", "interval must be from 10ms to 1m"),
