@@ -3,7 +3,7 @@
 
 use crate::{
     event::{Event, What},
-    identity::Owner,
+    identity::{Cgroup, Owner, Who},
     kernel::load::KernelFilter,
     source::Listed,
 };
@@ -24,13 +24,14 @@ pub struct Filter {
 pub enum Within {
     /// The one with this path.
     Path(String),
-    /// Those of containers whose id begins so.
+    /// Those of containers that are called so, or whose id begins so.
     Container(String),
 }
 
 impl Within {
-    /// Whether the cgroup with this path is one of them.
-    pub fn has(&self, path: &str) -> bool {
+    /// Whether a cgroup is one of them.
+    pub fn has(&self, cgroup: &Cgroup) -> bool {
+        let path = cgroup.path.as_str();
         match self {
             Self::Path(root) => {
                 let root = root.trim_matches('/');
@@ -39,11 +40,15 @@ impl Within {
                     .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
             }
             // A container has cgroups of its own, and containers in it.
-            Self::Container(id) => {
+            Self::Container(wanted) => {
+                let container = cgroup.owner.container.as_ref();
+                let name = container.and_then(|container| container.names.name.as_ref());
                 let ends = path.match_indices('/').map(|(end, _)| end);
-                ends.chain([path.len()])
-                    .filter_map(|end| Owner::of(path.get(..end)?).container)
-                    .any(|container| container.id.starts_with(id.as_str()))
+                name == Some(wanted)
+                    || ends
+                        .chain([path.len()])
+                        .filter_map(|end| Owner::of(path.get(..end)?).container)
+                        .any(|container| container.id.starts_with(wanted.as_str()))
             }
         }
     }
@@ -54,6 +59,7 @@ impl Filter {
     pub fn is_all(&self) -> bool {
         let KernelFilter {
             pids,
+            // Of what happens now only.
             follow: _,
             held: _,
             pid_namespace: _,
@@ -69,7 +75,7 @@ impl Filter {
         pids.is_empty()
             && comm.is_none()
             && uid.is_none()
-            && *ops == all_ops()
+            && *ops & all_ops() == all_ops()
             && *min_size_bytes == 0
             && !failed_only
             && *backings == 0
@@ -77,12 +83,17 @@ impl Filter {
             && self.cgroups.is_none()
     }
 
-    /// Whether an event is let through; `cgroup` is the path of its process's, if
-    /// that is known.
-    pub fn wants(&self, event: &Event, cgroup: Option<&str>) -> bool {
+    /// Whether it is asked whose a process is.
+    pub fn needs_who(&self) -> bool {
+        !self.kernel.pids.is_empty() || self.cgroups.is_some()
+    }
+
+    /// Whether an event is let through; `who` is whose its process is, if that is
+    /// known.
+    pub fn wants(&self, event: &Event, who: Option<&Who>) -> bool {
         let filter = &self.kernel;
         let bit = |bits: u32, place: u32| bits >> place & 1 != 0;
-        self.wants_process(event.actor.tgid, cgroup)
+        self.wants_process(event.actor.tgid, who)
             && bit(filter.ops, event.op() as u32)
             && (!filter.failed_only || event.errno.is_some())
             && (filter.backings == 0
@@ -100,17 +111,18 @@ impl Filter {
 
     /// Whether a process is among those that are listed. As in the kernel, what
     /// is asked of its doings is not asked of itself.
-    pub fn wants_listed(&self, row: &Listed, cgroup: Option<&str>) -> bool {
-        self.wants_process(row.tgid, cgroup)
+    pub fn wants_listed(&self, row: &Listed, who: Option<&Who>) -> bool {
+        self.wants_process(row.tgid, who)
     }
 
-    fn wants_process(&self, tgid: u32, cgroup: Option<&str>) -> bool {
+    fn wants_process(&self, tgid: u32, who: Option<&Who>) -> bool {
         let pids = &self.kernel.pids;
-        (pids.is_empty() || pids.contains(&tgid))
+        let cgroup = who.and_then(|who| who.cgroup.as_ref());
+        (pids.is_empty() || pids.contains(&Who::shown_pid(who, tgid)))
             && self
                 .cgroups
                 .as_ref()
-                .is_none_or(|within| cgroup.is_some_and(|path| within.has(path)))
+                .is_none_or(|within| cgroup.is_some_and(|cgroup| within.has(cgroup)))
     }
 }
 
@@ -146,6 +158,8 @@ fn size_bytes(event: &Event, page_bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         event::{Backing, Op, Suspect},
@@ -155,10 +169,7 @@ mod tests {
 
     fn all() -> Filter {
         Filter {
-            kernel: KernelFilter {
-                ops: all_ops(),
-                ..KernelFilter::NONE
-            },
+            kernel: KernelFilter::NONE,
             cgroups: None,
             page_bytes: 4096,
         }
@@ -293,7 +304,8 @@ mod tests {
             (path("/"), "/", true),
             (path("/a"), "/", false),
         ] {
-            assert_eq!(within.has(of), want, "{within:?} {of}");
+            let cgroup = Cgroup::new(of.to_owned());
+            assert_eq!(within.has(&cgroup), want, "{within:?} {of}");
         }
         let id = "4f0c".repeat(16);
         let container = |id: &str| Within::Container(id.to_owned());
@@ -308,17 +320,33 @@ mod tests {
             (container("f0"), format!("/docker/{id}"), false),
             (container("4f0"), "/docker".to_owned(), false),
         ] {
-            assert_eq!(within.has(&of), want, "{within:?} {of}");
+            let cgroup = Cgroup::new(of.clone());
+            assert_eq!(within.has(&cgroup), want, "{within:?} {of}");
         }
+        let mut named = Cgroup::new(format!("/docker/{id}"));
+        if let Some(container) = &mut named.owner.container {
+            container.names.name = Some("web".into());
+        }
+        assert!(container("web").has(&named));
+        assert!(!container("we").has(&named));
         let filter = Filter {
             cgroups: Some(path("/a")),
             ..all()
         };
         assert!(!filter.is_all());
         let event = sample::event(Op::Map);
-        assert!(filter.wants(&event, Some("/a/b")));
-        assert!(!filter.wants(&event, Some("/b")));
+        let who = |path: &str, here_pid| Who {
+            namespace_pid: None,
+            here_pid,
+            cgroup: Some(Arc::new(Cgroup::new(path.to_owned()))),
+        };
+        assert!(filter.wants(&event, Some(&who("/a/b", None))));
+        assert!(!filter.wants(&event, Some(&who("/b", None))));
         // Whose it is, is not known.
         assert!(!filter.wants(&event, None));
+        // Ids are those that the recorder saw.
+        let one = with(|f| f.pids = vec![1]);
+        assert!(one.wants(&event, Some(&who("/", Some(1)))));
+        assert!(!one.wants(&event, Some(&who("/", None))));
     }
 }

@@ -149,12 +149,14 @@ impl Directory {
     /// Meets the cgroup of a process: a container's names may be gone with it, and
     /// it with them, before anybody asks.
     pub fn meet(&mut self, identity: Identity, source: &mut impl Source) {
-        let id = identity.cgroup_id;
-        self.cgroups.get(id, || source.cgroup_path(id));
+        self.cgroup(identity.cgroup_id, source);
     }
 
-    /// The cgroup with this id.
+    /// The cgroup with this id: of a recording as it was recorded.
     pub fn cgroup(&mut self, id: u64, source: &mut impl Source) -> Option<Arc<Cgroup>> {
+        if source.replay().is_some() {
+            return source.recorded_cgroup(id);
+        }
         self.cgroups.get(id, || source.cgroup_path(id))
     }
 
@@ -165,9 +167,7 @@ impl Directory {
             pid_namespace,
             namespace_tgid,
         } = identity;
-        let cgroup = self
-            .cgroups
-            .get(cgroup_id, || source.cgroup_path(cgroup_id));
+        let cgroup = self.cgroup(cgroup_id, source);
         Arc::new(Who {
             namespace_pid: (namespace_tgid != 0 && namespace_tgid != tgid)
                 .then_some(namespace_tgid),

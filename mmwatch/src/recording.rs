@@ -10,6 +10,7 @@
 //! `writer` has a thread, `destination` the files, `frame` the container, and
 //! `entry`, `look`, `gap` and `header` what is in it.
 
+mod cgroup;
 mod destination;
 mod dictionary;
 mod entry;

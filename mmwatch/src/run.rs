@@ -52,7 +52,7 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
     match task {
         Task::Watch(options) => watch(&options, None, system),
         Task::Record(options, target) => watch(&options, Some(&target), system),
-        Task::Replay(recorded) => recording::replay(recorded),
+        Task::Replay(recorded) => recording::replay(recorded, system),
         Task::Maps(maps) => explain(&maps, system),
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
         Task::Agent(task) => agent::serve(*task, system),
@@ -99,7 +99,7 @@ fn watch(options: &Options, target: Option<&Target>, system: &System) -> Result<
     let clock = WallClock::sample()?;
     let (work, sink): (_, Box<dyn Sink>) = match (destination, target) {
         (Some(destination), Some(target)) => (
-            recording::work(destination, &facts, &mut source)?,
+            recording::work(destination, &facts, &here, &system.proc, &mut source)?,
             Box::new(Recorded::new(io::stderr(), &target.path)),
         ),
         _ => {

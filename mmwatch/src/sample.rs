@@ -377,6 +377,7 @@ pub(crate) fn header(hook: Hook, program: &str) -> Header {
             program: program.to_owned(),
         }],
         hierarchy: None,
+        pid_namespace: None,
         command_line: ["mmwatch", "record", "-o", "a\u{7}"]
             .map(String::from)
             .into(),

@@ -1,6 +1,6 @@
 //! Where records come from.
 
-use std::{future::Future, io};
+use std::{future::Future, io, sync::Arc};
 
 use mmwatch_common::counter::{self, Hook};
 pub use mmwatch_common::{
@@ -9,7 +9,7 @@ pub use mmwatch_common::{
     sums::{Process as ProcessSums, ProcessKey},
 };
 
-use crate::{clock::boot_ns, error::Error, explain::Limits, recording::Replay};
+use crate::{clock::boot_ns, error::Error, explain::Limits, identity::Cgroup, recording::Replay};
 
 /// What a source has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,13 @@ pub trait Source {
 
     /// What the kernel measured mapping calls by then; `None` where that is now.
     fn limits(&mut self) -> Option<Limits> {
+        None
+    }
+
+    /// Of a recording: the cgroup with this id, and the names of its container, as
+    /// they were then.
+    fn recorded_cgroup(&mut self, id: u64) -> Option<Arc<Cgroup>> {
+        let _ = id;
         None
     }
 

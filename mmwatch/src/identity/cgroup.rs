@@ -3,6 +3,8 @@
 //! Paths are those of the host's hierarchy, `/` first. Runtimes put the id of
 //! a container into the last part of theirs, each in its own way.
 
+use serde::{Deserialize, Serialize};
+
 /// What a cgroup is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owner {
@@ -36,7 +38,8 @@ impl Container {
 }
 
 /// What people call a container, where they do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Names {
     /// Its name: of a container of a pod, that in the pod.
     pub name: Option<String>,
@@ -49,7 +52,7 @@ pub struct Names {
 }
 
 /// What runs a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Runtime {
     /// Docker.
     Docker,

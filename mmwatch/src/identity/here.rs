@@ -5,11 +5,12 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use mmwatch_common::place::{DEPTH, Place};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::{CgroupRoot, Hierarchy, Owner};
 
 /// A pid namespace below the root namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidNamespace {
     /// Its inode number in `/proc/PID/ns/pid`.
     pub inode: u32,
@@ -81,6 +82,14 @@ impl Here {
         here.paths.sort_unstable();
         here.paths.dedup();
         here
+    }
+
+    /// Where a recording was made: nothing but the pid namespace is left of it.
+    pub fn then(pid_namespace: Option<PidNamespace>) -> Self {
+        Self {
+            pid_namespace,
+            ..Self::default()
+        }
     }
 
     /// The id in the root namespace of the process that has this id here.

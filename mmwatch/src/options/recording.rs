@@ -91,7 +91,6 @@ pub(super) fn report(args: ReportArgs, system: &System) -> Result<Recorded> {
     })
 }
 
-/// `maps` of a recording.
 /// What processes ran is looked up while they live.
 fn check_by(by: By) -> Result<()> {
     if by == By::Exe {
@@ -102,6 +101,7 @@ fn check_by(by: By) -> Result<()> {
     Ok(())
 }
 
+/// `maps` of a recording.
 pub(super) fn past(path: PathBuf, pids: &[u32], output: OutputArg) -> Result<Recorded> {
     let &[pid] = pids else {
         return Err(usage(

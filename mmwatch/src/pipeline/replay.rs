@@ -74,11 +74,10 @@ impl Replayed {
             return;
         };
         listed.retain(|row| {
-            let cgroup = filter
-                .cgroups
-                .as_ref()
-                .and_then(|_| directory.cgroup(row.identity.cgroup_id, source));
-            filter.wants_listed(row, cgroup.as_ref().map(|cgroup| cgroup.path.as_str()))
+            let who = filter
+                .needs_who()
+                .then(|| directory.of(row.tgid, row.identity, source));
+            filter.wants_listed(row, who.as_deref())
         });
     }
 
@@ -120,15 +119,10 @@ impl<S: Source> Watch<S> {
         else {
             return false;
         };
-        let cgroup = match filter.cgroups {
-            None => None,
-            Some(_) => {
-                let who = self.directory.of_event(event, &mut self.source);
-                who.cgroup.clone()
-            }
-        };
-        let path = cgroup.as_ref().map(|cgroup| cgroup.path.as_str());
-        !filter.wants(event, path)
+        let who = filter
+            .needs_who()
+            .then(|| self.directory.of_event(event, &mut self.source));
+        !filter.wants(event, who.as_deref())
     }
 
     /// A recording has come to a look.

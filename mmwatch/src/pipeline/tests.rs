@@ -231,7 +231,7 @@ impl Drop for Scratch {
 fn record(source: Memory, path: &Path) -> Rc<RefCell<Seen>> {
     let destination = Destination::open(path, Size::default(), false).unwrap();
     let header = sample::header(Hook::LockReleased, "memory");
-    let recorder = Recorder::begin(destination, header, None).unwrap();
+    let recorder = Recorder::begin(destination, header, Directory::default()).unwrap();
     let sink = Memo::default();
     let job = Job {
         work: Work::Record(Box::new(recorder)),

@@ -50,11 +50,11 @@ impl Dictionary {
                         self.note_path(file, record);
                     }
                 }
-                Entry::Cgroup(id, path) => {
+                Entry::Cgroup(id, text) => {
                     if self.cgroups.len() >= MAX_CGROUPS {
                         self.cgroups.clear();
                     }
-                    self.cgroups.insert(id, path.into());
+                    self.cgroups.insert(id, text.into());
                 }
                 Entry::Limits(limits) => self.limits = Some(limits),
                 // The next look says these.
@@ -84,8 +84,8 @@ impl Dictionary {
         if let Some(limits) = self.limits {
             entry::push(to, &Entry::Limits(limits));
         }
-        for (id, path) in &self.cgroups {
-            entry::push(to, &Entry::Cgroup(*id, path));
+        for (id, text) in &self.cgroups {
+            entry::push(to, &Entry::Cgroup(*id, text));
         }
         let mut record = Vec::new();
         // The young ones last: of two of one file, the later counts.

@@ -18,7 +18,7 @@ pub(super) enum Entry<'a> {
     Again(&'a [u8]),
     /// Whose a process is.
     Identity(ProcessKey, Identity),
-    /// The path of a cgroup, by its id.
+    /// What there is to say of the cgroup with this id: see [`super::cgroup`].
     Cgroup(u64, &'a str),
     /// What the kernel measures calls by.
     Limits(Limits),

@@ -10,7 +10,7 @@ use crate::{
     clock::{WallClock, boot_ns},
     error::Result,
     explain::Limits,
-    identity::Hierarchy,
+    identity::{Hierarchy, PidNamespace},
     kernel::{facts::Facts, plan::Plan},
     source::{HookCounters, KernelCounters},
 };
@@ -43,6 +43,10 @@ pub struct Header {
     /// The hierarchy of cgroups that processes are told apart by.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hierarchy: Option<Hierarchy>,
+    /// mmwatch's own pid namespace, if that was not the root's: processes had other
+    /// ids there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid_namespace: Option<PidNamespace>,
     /// What was asked for: the command line.
     pub command_line: Vec<String>,
     /// Of a recording that was rotated, which of its files this is, from 0.
@@ -83,6 +87,7 @@ impl Header {
             tells_order,
             programs: counters.hooks.iter().map(ProgramName::of).collect(),
             hierarchy: facts.hierarchy.clone(),
+            pid_namespace: None,
             command_line: command_line
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),

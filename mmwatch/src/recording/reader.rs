@@ -6,12 +6,14 @@ use std::{
     io::{self, BufReader},
     ops::Range,
     path::Path,
+    sync::Arc,
 };
 
 use mmwatch_common::sums::Sums;
 use rustc_hash::FxHashMap;
 
 use super::{
+    cgroup,
     entry::{self, Entry, Malformed},
     frame::{Kind, Next, NotReadable, Unpacker},
     gap::{Ending, Gap, Replay, Why},
@@ -22,6 +24,7 @@ use crate::{
     clock::WallClock,
     error::{Error, Result},
     explain::Limits,
+    identity::Cgroup,
     source::{
         HookCounters, Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source, Wake,
     },
@@ -86,7 +89,7 @@ pub struct Recording {
     /// What the kernel kept before this file, where it is not the first.
     base: Option<Base>,
     identities: FxHashMap<ProcessKey, Identity>,
-    cgroups: FxHashMap<u64, String>,
+    cgroups: FxHashMap<u64, Arc<Cgroup>>,
     limits: Limits,
     gaps: u64,
     lost_events: u64,
@@ -237,8 +240,10 @@ impl Recording {
                 Ok(Entry::Identity(key, identity)) => {
                     self.identities.insert(key, identity);
                 }
-                Ok(Entry::Cgroup(id, path)) => {
-                    self.cgroups.insert(id, path.to_owned());
+                Ok(Entry::Cgroup(id, text)) => {
+                    if let Some(cgroup) = cgroup::of_text(text) {
+                        self.cgroups.insert(id, Arc::new(cgroup));
+                    }
                 }
                 Ok(Entry::Limits(limits)) => self.limits = limits,
                 Ok(Entry::Unknown) => {}
@@ -301,7 +306,7 @@ impl Source for Recording {
     }
 
     fn cgroup_path(&mut self, id: u64) -> Option<String> {
-        self.cgroups.get(&id).cloned()
+        Some(self.cgroups.get(&id)?.path.clone())
     }
 
     fn tells_order(&self) -> bool {
@@ -316,6 +321,10 @@ impl Source for Recording {
 
     fn limits(&mut self) -> Option<Limits> {
         Some(self.limits)
+    }
+
+    fn recorded_cgroup(&mut self, id: u64) -> Option<Arc<Cgroup>> {
+        self.cgroups.get(&id).cloned()
     }
 
     fn replay(&self) -> Option<Replay> {

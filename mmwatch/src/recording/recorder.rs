@@ -15,6 +15,7 @@ use mmwatch_common::identity::Identity;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    cgroup,
     destination::Destination,
     entry::{self, Entries, Entry},
     gap::{Cause, Gap},
@@ -29,7 +30,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, What},
     explain::Limits,
-    identity::{Cgroups, Hierarchy, Runtimes},
+    identity::Directory,
     source::{ProcessKey, Source},
 };
 
@@ -63,7 +64,7 @@ pub struct Recorder {
     carried: Vec<u8>,
     /// What is said already.
     processes: FxHashMap<ProcessKey, Identity>,
-    cgroups: Cgroups,
+    directory: Directory,
     said_cgroups: FxHashSet<u64>,
     said_limits: Option<Limits>,
     /// Knows when the sums of a process are final.
@@ -71,16 +72,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins a recording.
+    /// Begins a recording; `directory` knows the cgroups.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] where its beginning cannot be written.
-    pub fn begin(
-        destination: Destination,
-        header: Header,
-        hierarchy: Option<Hierarchy>,
-    ) -> Result<Self> {
+    pub fn begin(destination: Destination, header: Header, directory: Directory) -> Result<Self> {
         let is_full = Arc::new(AtomicBool::new(false));
         let churn = Churn::new(header.start_boot_ns, header.limits.page_bytes);
         let said_limits = Some(header.limits);
@@ -101,7 +98,7 @@ impl Recorder {
             lost: None,
             carried: Vec::new(),
             processes: FxHashMap::default(),
-            cgroups: Cgroups::new(hierarchy, Runtimes::nowhere()),
+            directory,
             said_cgroups: FxHashSet::default(),
             said_limits,
             churn,
@@ -163,7 +160,7 @@ impl Recorder {
         }
     }
 
-    /// Says the path of a cgroup, where it is known and was not said.
+    /// Says what there is to say of a cgroup, where it is known and was not said.
     fn say_cgroup(&mut self, id: u64, source: &mut impl Source) {
         if self.said_cgroups.len() >= MAX_SAID {
             self.said_cgroups.clear();
@@ -171,8 +168,9 @@ impl Recorder {
         if !self.said_cgroups.insert(id) {
             return;
         }
-        if let Some(cgroup) = self.cgroups.get(id, || source.cgroup_path(id)) {
-            entry::push(&mut self.block.entries, &Entry::Cgroup(id, &cgroup.path));
+        if let Some(cgroup) = self.directory.cgroup(id, source) {
+            let text = cgroup::to_text(&cgroup);
+            entry::push(&mut self.block.entries, &Entry::Cgroup(id, &text));
         }
     }
 

@@ -9,9 +9,9 @@ use super::{Output, processes, runtime, sink, written};
 use crate::{
     error::Result,
     filter::{Filter, Within},
-    identity::{Here, Runtimes},
+    identity::{Directory, Here, Runtimes},
     kernel::{facts::Facts, load::Attached},
-    options::{Form, Recorded},
+    options::{Form, Recorded, System},
     pipeline::{self, Job, Work},
     process::Proc,
     recording::{Destination, Header, Recorder, Recording, Summary},
@@ -22,22 +22,33 @@ use crate::{
 };
 
 /// A recording of what is attached.
-pub(super) fn work(destination: Destination, facts: &Facts, source: &mut Attached) -> Result<Work> {
+pub(super) fn work(
+    destination: Destination,
+    facts: &Facts,
+    here: &Here,
+    proc: &Proc,
+    source: &mut Attached,
+) -> Result<Work> {
     let counters = source.counters()?;
     let header = Header::new(
         facts,
         source.plan(),
         source.tells_order(),
         &counters,
-        Proc::default().limits(),
+        proc.limits(),
         env::args_os(),
     )?;
-    let recorder = Recorder::begin(destination, header, facts.hierarchy.clone())?;
+    let header = Header {
+        pid_namespace: here.pid_namespace,
+        ..header
+    };
+    let directory = Directory::new(facts.hierarchy.clone(), Runtimes::default(), here);
+    let recorder = Recorder::begin(destination, header, directory)?;
     Ok(Work::Record(Box::new(recorder)))
 }
 
 /// Looks at a recording.
-pub(super) fn replay(recorded: Recorded) -> Result<u8> {
+pub(super) fn replay(recorded: Recorded, system: &System) -> Result<u8> {
     let source = Recording::open(&recorded.path)?;
     if recorded.summary && !written(summary(&recorded)?)? {
         return Ok(0);
@@ -60,11 +71,11 @@ pub(super) fn replay(recorded: Recorded) -> Result<u8> {
         work: super::work(recorded.view, None),
         duration: None,
         command: None,
-        proc: Proc::default(),
+        proc: system.proc.clone(),
         // The recording says what cgroups there were.
         hierarchy: None,
-        runtimes: Runtimes::nowhere(),
-        here: Here::default(),
+        runtimes: Runtimes::default(),
+        here: Here::then(header.pid_namespace),
         filter: Some(filter),
         pace: None,
     };

@@ -107,7 +107,7 @@ fn header() -> Header {
 
 fn recorder(path: &Path, size: Size) -> Recorder {
     let destination = Destination::open(path, size, false).unwrap();
-    Recorder::begin(destination, header(), None).unwrap()
+    Recorder::begin(destination, header(), Directory::default()).unwrap()
 }
 
 /// A recorder that is told records, and keeps the account that the kernel would.
@@ -519,7 +519,7 @@ fn recordings_of_others_are_refused_in_words() {
         change(&mut header);
         let path = scratch.file("made");
         let destination = Destination::open(&path, Size::default(), true).unwrap();
-        drop(Recorder::begin(destination, header, None).unwrap());
+        drop(Recorder::begin(destination, header, Directory::default()).unwrap());
         let bytes = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
         bytes
