@@ -8,6 +8,7 @@
 mod globals;
 #[expect(dead_code, reason = "the programs that watch use the rest")]
 mod identity;
+mod iter;
 #[expect(
     dead_code,
     unused_imports,
@@ -15,8 +16,6 @@ mod identity;
     reason = "the programs that watch use the rest"
 )]
 mod memory;
-
-use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::seq_file,
@@ -28,6 +27,7 @@ use mmwatch_common::place::{CHILDREN, DEPTH, NAME_LEN, Place};
 
 use crate::{
     globals::offset,
+    iter::Context,
     memory::{member_or_zero, read_or_zero},
 };
 
@@ -49,19 +49,6 @@ static ROW: PerCpuArray<Place> = PerCpuArray::with_max_entries(1, 0);
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
-}
-
-/// `struct bpf_iter_meta`, its beginning (`include/linux/bpf.h`).
-#[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
-}
-
-/// `struct bpf_iter__task` (`kernel/bpf/task_iter.c`, 5.8 and later).
-#[repr(C)]
-struct Context {
-    meta: *const Meta,
-    task: *const c_void,
 }
 
 /// The parent of a cgroup; 0 for a root.
@@ -156,10 +143,8 @@ fn write(seq: *mut seq_file, row: &Place) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn iter_places(context: *const Context) -> i32 {
-    // SAFETY: the verifier knows the type of the context and lets only these
-    // two members be read, whose addresses it knows to be valid.
-    let (seq, task) = unsafe { ((*(*context).meta).seq, (*context).task) };
-    let task = task as u64;
+    // SAFETY: the kernel's own context.
+    let (seq, task) = unsafe { iter::parts(context) };
     if task == 0 || member_or_zero!(task, task_group_leader: u64) != task {
         return 0;
     }

@@ -16,6 +16,7 @@ mod filter;
 mod globals;
 mod hooks;
 mod identity;
+mod iter;
 mod maps;
 mod memory;
 mod report;

@@ -3,36 +3,19 @@
 //! It adopts address spaces that did nothing since the programs were attached,
 //! so that every process has its numbers, and takes no lock.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, seq_file},
-    helpers::generated::bpf_seq_write,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_seq_write};
 use mmwatch_common::{event::COMM_LEN, space::Listed};
 
 use crate::{
     filter::{self, Process},
     globals::{has, offset},
     identity,
+    iter::{self, Context},
     maps::SPACES,
     memory::{member_or_zero, read_or_zero},
     space::{self, Size},
     task,
 };
-
-/// `struct bpf_iter_meta`, its beginning (`include/linux/bpf.h`).
-#[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
-}
-
-/// `struct bpf_iter__task` (`kernel/bpf/task_iter.c`, 5.8 and later).
-#[repr(C)]
-struct Context {
-    meta: *const Meta,
-    task: *const c_void,
-}
 
 /// Whether somebody holds the lock of an address space or waits for it: what is
 /// read of it meanwhile may be halfway between two sections.
@@ -95,13 +78,12 @@ fn listed(thread: u64) -> Option<Listed> {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn iter_task(context: *const Context) -> i32 {
-    // SAFETY: the verifier knows the type of the context and lets only these
-    // two members be read, whose addresses it knows to be valid.
-    let (seq, task) = unsafe { ((*(*context).meta).seq, (*context).task) };
-    if task.is_null() {
+    // SAFETY: the kernel's own context.
+    let (seq, task) = unsafe { iter::parts(context) };
+    if task == 0 {
         return 0;
     }
-    if let Some(row) = listed(task as u64) {
+    if let Some(row) = listed(task) {
         // SAFETY: the row has the length given. Where the file's buffer is full,
         // the kernel calls again for the same task.
         unsafe { bpf_seq_write(seq, (&raw const row).cast(), size_of::<Listed>() as u32) };
