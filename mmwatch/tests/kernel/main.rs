@@ -44,6 +44,13 @@ fn main() -> ExitCode {
     };
     let mut agent = of_boot(0);
     let mut processes = of_boot(BACKENDS.len() - 1);
+    // The matrix of VMs names backends.
+    let mut local = wanted.is_none();
+    if !local {
+        for (name, _) in cases::LOCAL {
+            println!("not in VMs: {name}, which is the same on every kernel");
+        }
+    }
     for backend in BACKENDS {
         if wanted.as_deref().is_some_and(|wanted| wanted != backend) {
             continue;
@@ -53,14 +60,15 @@ fn main() -> ExitCode {
                 let cases = cases::WATCHING
                     .iter()
                     .chain(if agent { cases::AGENT } else { &[] })
-                    .chain(if processes { cases::PROCESSES } else { &[] });
+                    .chain(if processes { cases::PROCESSES } else { &[] })
+                    .chain(if local { cases::LOCAL } else { &[] });
                 trials.extend(cases.map(|(name, case)| {
                     Trial::test(format!("{backend}::{name}"), move || {
                         case(backend);
                         Ok(())
                     })
                 }));
-                (agent, processes) = (false, false);
+                (agent, processes, local) = (false, false, false);
             }
             Err(reason) => {
                 println!("not available: {backend}: {reason}");

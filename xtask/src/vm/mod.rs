@@ -36,7 +36,7 @@ const AT_ONCE: usize = 2;
 /// Whoever needs longer than this hangs. A boot takes some seconds, the tests five
 /// minutes or more: every start of mmwatch waits for the kernel's verifier, which is
 /// slow where no instruction runs as it is.
-const DEADLINE_S: u64 = 1_200;
+const DEADLINE_S: u64 = 1_800;
 
 /// What is asked of the VMs.
 #[derive(Default, clap::Args)]
@@ -56,7 +56,7 @@ pub struct Options {
     /// Also put FILE, a static executable, into the VM's /bin (may be repeated)
     #[arg(long, value_name = "FILE", requires = "command")]
     add: Vec<PathBuf>,
-    /// Seconds after which a VM has failed [default: 1200]
+    /// Seconds after which a VM has failed [default: 1800]
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
     /// Command to run instead of the tests; a single word is a line for the shell
