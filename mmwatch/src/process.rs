@@ -81,11 +81,8 @@ impl Proc {
     /// Whether a number is a process.
     pub fn pid_kind(&self, pid: u32) -> Result<PidKind> {
         // Threads have a directory too, though listing /proc does not show it.
-        let path = self.root.join(pid.to_string()).join("status");
-        let status = match fs::read_to_string(&path) {
-            Ok(status) => status,
-            Err(error) if is_gone(&error) => return Ok(PidKind::Missing),
-            Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
+        let Some(status) = self.status(pid)? else {
+            return Ok(PidKind::Missing);
         };
         let tgid = status
             .lines()
@@ -100,11 +97,8 @@ impl Proc {
     /// How many pid namespaces a process has an id in, from this procfs's on; `None` when
     /// it is no more.
     pub fn namespaces(&self, pid: u32) -> Result<Option<u32>> {
-        let path = self.dir(pid).join("status");
-        let status = match fs::read_to_string(&path) {
-            Ok(status) => status,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(Error::io(format!("reading {}", path.display()))(error)),
+        let Some(status) = self.status(pid)? else {
+            return Ok(None);
         };
         let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         let count = ids.map_or(0, |ids| ids.split_whitespace().count());
@@ -113,12 +107,14 @@ impl Proc {
 
     /// The text of `/proc/PID/maps`; `None` when the process is no more.
     pub fn maps(&self, pid: u32) -> Result<Option<Vec<u8>>> {
-        let path = self.root.join(pid.to_string()).join("maps");
-        match fs::read(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
-        }
+        let path = self.dir(pid).join("maps");
+        unless_gone(&path, fs::read(&path))
+    }
+
+    /// The text of `/proc/PID/status`; `None` when the process is no more.
+    fn status(&self, pid: u32) -> Result<Option<String>> {
+        let path = self.dir(pid).join("status");
+        unless_gone(&path, fs::read_to_string(&path))
     }
 
     /// The text of the caller's own `maps`.
@@ -242,10 +238,19 @@ impl Proc {
     }
 }
 
-/// Whether a file of a process could not be read because the process is no more.
-fn is_gone(error: &io::Error) -> bool {
-    // ESRCH: it ended between open and read.
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+/// What was read of a file of a process; `None` when the process is no more.
+fn unless_gone<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        // ESRCH: it ended between open and read.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
+    }
 }
 
 /// A line of `/proc/meminfo`.

@@ -3,7 +3,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use mmwatch_common::place::{DEPTH, Place};
+use mmwatch_common::{
+    identity::Identity,
+    place::{DEPTH, Place},
+};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,16 @@ pub fn shares_pid_namespace() -> bool {
     match (cgroups("self"), cgroups("1")) {
         (Ok(own), Ok(first)) => own != first,
         _ => false,
+    }
+}
+
+/// The id by which `/proc` here knows the process that has `tgid` in the root namespace;
+/// `None` for those of other namespaces. `own` is the inode number of mmwatch's own pid
+/// namespace, if that is not the root's.
+pub fn pid_here(own: Option<u32>, tgid: u32, identity: &Identity) -> Option<u32> {
+    match own {
+        None => Some(tgid),
+        Some(own) => (identity.pid_namespace == own).then_some(identity.namespace_tgid),
     }
 }
 

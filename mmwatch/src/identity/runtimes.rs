@@ -55,12 +55,6 @@ impl Default for Runtimes {
 }
 
 impl Runtimes {
-    /// Without any state: names are not looked up.
-    pub fn nowhere() -> Self {
-        // No file is below a file.
-        Self::at("/dev/null")
-    }
-
     /// The state of the machine whose file system is at `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }

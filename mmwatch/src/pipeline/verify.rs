@@ -7,8 +7,9 @@ use crate::{
     clock::boot_ns,
     error::{Error, Result},
     event::SpaceId,
+    identity::here::pid_here,
     process::Proc,
-    source::{Listed, Source},
+    source::{Identity, Listed, Source},
     space::Snapshot,
     verify::Look,
 };
@@ -103,15 +104,6 @@ impl<S: Source> Watch<S> {
     }
 }
 
-/// The id by which `/proc` here knows a process; `None` for those of namespaces below.
-fn pid_here(tgid: u32, listed: &[Listed], pid_namespace: Option<u32>) -> Option<u32> {
-    let Some(own) = pid_namespace else {
-        return Some(tgid);
-    };
-    let identity = listed.iter().find(|row| row.tgid == tgid)?.identity;
-    (identity.pid_namespace == own).then_some(identity.namespace_tgid)
-}
-
 /// What `/proc` says of address spaces, each by a process that uses it. Who
 /// ended meanwhile is left out.
 fn snapshots(
@@ -122,7 +114,9 @@ fn snapshots(
 ) -> Result<Vec<(SpaceId, Snapshot)>> {
     let mut snapshots = Vec::with_capacity(spaces.len());
     for (id, tgid) in spaces {
-        let Some(pid) = pid_here(*tgid, listed, pid_namespace) else {
+        let row = listed.iter().find(|row| row.tgid == *tgid);
+        let identity = row.map_or_else(Identity::default, |row| row.identity);
+        let Some(pid) = pid_here(pid_namespace, *tgid, &identity) else {
             continue;
         };
         if let Some(text) = proc.maps(pid)? {

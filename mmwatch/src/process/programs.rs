@@ -6,6 +6,7 @@ use mmwatch_common::{space::Listed, sums::ProcessKey};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Proc;
+use crate::identity::here::pid_here;
 
 /// The programs of processes that were met alive.
 ///
@@ -47,22 +48,14 @@ impl Programs {
             if known.is_some_and(|met| (met.mm, met.born_ns) == (row.mm, row.born_ns)) {
                 continue;
             }
-            let path = self.pid_here(row).and_then(|pid| self.proc.program(pid));
+            let pid = pid_here(self.pid_namespace, row.tgid, &row.identity);
+            let path = pid.and_then(|pid| self.proc.program(pid));
             let met = Met {
                 mm: row.mm,
                 born_ns: row.born_ns,
                 path: path.map(|path| path.to_string_lossy().into()),
             };
             self.met.insert(key, met);
-        }
-    }
-
-    /// The id by which `/proc` here knows a process; `None` for those of other namespaces.
-    fn pid_here(&self, row: &Listed) -> Option<u32> {
-        match self.pid_namespace {
-            None => Some(row.tgid),
-            Some(own) if own == row.identity.pid_namespace => Some(row.identity.namespace_tgid),
-            Some(_) => None,
         }
     }
 

@@ -1,11 +1,11 @@
 //! `mmwatch agent`.
 
-use super::{attach, give_back, print};
+use super::{attach, give_back, print, runtime};
 use crate::{
     agent::lifecycle,
     churn::By,
     clock::WallClock,
-    error::{Error, Result},
+    error::Result,
     identity::Runtimes,
     kernel::{facts::Facts, plan::Hooks},
     options::{Agent, System},
@@ -14,10 +14,7 @@ use crate::{
 
 /// Serves until it is asked to end.
 pub fn serve(agent: Agent, system: &System) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("starting the event loop"))?;
+    let runtime = runtime()?;
     let result = runtime.block_on(watch(agent, system));
     // Nobody waits any more for an address space that is still being read.
     runtime.shutdown_background();

@@ -70,13 +70,10 @@ pub fn resolve(
     Ok(Scoped { filter, here })
 }
 
-/// Where mmwatch runs. The kernel is asked only where its view is another one.
+/// Where mmwatch runs; where that is not needed, not knowing it is no obstacle.
 fn find(options: &Options, facts: &Facts, filter: &KernelFilter) -> Result<Here> {
-    if here::is_at_root() {
-        return Ok(Here::default());
-    }
-    match places::ask(facts, 0) {
-        Ok(places) => Ok(Here::new(&places)),
+    match look(facts) {
+        Ok(here) => Ok(here),
         Err(reason) if options.scope == Some(Scope::Host) && filter.pids.is_empty() => {
             log::warn!("the kernel does not tell in which container mmwatch runs: {reason}");
             Ok(Here::default())
@@ -87,11 +84,17 @@ fn find(options: &Options, facts: &Facts, filter: &KernelFilter) -> Result<Here>
 
 /// The id in the root namespace of the process that has this id here.
 pub fn tgid(facts: &Facts, pid: u32) -> Result<u32> {
+    let here = look(facts).map_err(|reason| nowhere(&reason))?;
+    here.tgid(pid).ok_or_else(|| gone(pid))
+}
+
+/// Where mmwatch runs, or why the kernel does not tell. It is asked only where its view is
+/// another one.
+fn look(facts: &Facts) -> std::result::Result<Here, String> {
     if here::is_at_root() {
-        return Ok(pid);
+        return Ok(Here::default());
     }
-    let places = places::ask(facts, 0).map_err(|reason| nowhere(&reason))?;
-    Here::new(&places).tgid(pid).ok_or_else(|| gone(pid))
+    places::ask(facts, 0).map(|places| Here::new(&places))
 }
 
 fn nowhere(reason: &str) -> Error {
