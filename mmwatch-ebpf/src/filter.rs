@@ -38,7 +38,7 @@ pub fn process(task: &Task) -> Process {
     if config!(filters) & FILTER_TGIDS != 0 && !is_listed(task.tgid, || task.start_boot_ns()) {
         return Process::Unwanted;
     }
-    if config!(filters) & FILTER_CGROUP != 0 && !identity::is_current_in_cgroup(task.address) {
+    if config!(filters) & FILTER_CGROUP != 0 && !task.is_in_cgroup() {
         return Process::Unwanted;
     }
     if config!(filters) & FILTER_PID_NAMESPACE != 0 && !identity::is_in_namespace(task.address) {

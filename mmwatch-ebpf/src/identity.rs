@@ -1,11 +1,10 @@
 //! Whose a process is.
 
-use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use mmwatch_common::identity::Identity;
 
 use crate::{
     globals::{config, has, offset},
-    memory::{load, member_or_zero, read_or_zero, task_member},
+    memory::{member_or_zero, read_or_zero},
 };
 
 /// Place of a process's own id among the ids of its signals (`enum pid_type`).
@@ -99,38 +98,7 @@ pub fn is_of_hierarchy(cgroup: u64) -> bool {
     member_or_zero!(root, cgroup_root_number: u32) == config!(cgroup_hierarchy)
 }
 
-/// Whether the running task is in the cgroup that was asked for, or below it.
-#[inline(always)]
-pub fn is_current_in_cgroup(task: u64) -> bool {
-    // Tracing programs of 5.10 lack the helper; kernels with that array have it.
-    if config!(cgroup_subsystem) == 0 && has!(cgroup_ancestors) {
-        let level = config!(cgroup_level) as i32;
-        // SAFETY: no preconditions; 0 where there is no such ancestor.
-        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
-        return id == config!(cgroup_id);
-    }
-    is_below(current_cgroup(task))
-}
-
-/// As [`cgroup`], of the running task: by plain loads where it comes with its type.
-#[inline(always)]
-fn current_cgroup(task: u64) -> u64 {
-    let set = task_member!(task, task_cgroups: u64);
-    match config!(cgroup_subsystem) {
-        0 => task_member!(set, css_set_default: u64),
-        number => {
-            let place = (number as usize - 1) * size_of::<u64>();
-            let state = if config!(typed_task) != 0 {
-                load(set, offset!(css_set_subsystems) + place)
-            } else {
-                read_or_zero(set, offset!(css_set_subsystems) + place)
-            };
-            task_member!(state, css_cgroup: u64)
-        }
-    }
-}
-
-/// The same of any task.
+/// Whether any task is in the cgroup that was asked for, or below it.
 #[inline(always)]
 pub fn is_in_cgroup(task: u64) -> bool {
     is_below(cgroup(task))
@@ -138,7 +106,7 @@ pub fn is_in_cgroup(task: u64) -> bool {
 
 /// Whether a cgroup is the one that was asked for, or below it.
 #[inline(always)]
-fn is_below(cgroup: u64) -> bool {
+pub fn is_below(cgroup: u64) -> bool {
     let wanted = config!(cgroup_level);
     if member_or_zero!(cgroup, cgroup_level: u32) < wanted {
         return false;

@@ -3,15 +3,15 @@
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
-        bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
     },
 };
 use mmwatch_common::event::COMM_LEN;
 
 use crate::{
     arch::{self, Entry, Regs},
-    globals::{config, offset},
+    globals::{config, has, offset},
     identity,
     memory::{load, member, member_or_zero, read, read_or_zero, task_member},
 };
@@ -93,17 +93,38 @@ impl Task {
     /// Id of its cgroup in the hierarchy that counts.
     #[inline(always)]
     pub fn cgroup_id(&self) -> u64 {
-        match config!(cgroup_subsystem) {
+        if config!(cgroup_subsystem) == 0 {
             // SAFETY: no arguments, no preconditions.
-            0 => unsafe { bpf_get_current_cgroup_id() },
-            number if config!(typed_task) != 0 => {
+            return unsafe { bpf_get_current_cgroup_id() };
+        }
+        let node = task_member!(self.cgroup(), cgroup_node: u64);
+        task_member!(node, node_id: u64)
+    }
+
+    /// Whether it is in the cgroup that was asked for, or below it.
+    #[inline(always)]
+    pub fn is_in_cgroup(&self) -> bool {
+        // Tracing programs of 5.10 lack the helper; kernels with that array have it.
+        if config!(cgroup_subsystem) == 0 && has!(cgroup_ancestors) {
+            let level = config!(cgroup_level) as i32;
+            // SAFETY: no preconditions; 0 where there is no such ancestor.
+            let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+            return id == config!(cgroup_id);
+        }
+        identity::is_below(self.cgroup())
+    }
+
+    /// Its cgroup in the hierarchy that counts: by plain loads where that is one of v1 and
+    /// the task comes with its type.
+    #[inline(always)]
+    pub fn cgroup(&self) -> u64 {
+        match config!(cgroup_subsystem) {
+            number if number != 0 && config!(typed_task) != 0 => {
                 let place = (number as usize - 1) * size_of::<u64>();
                 let state: u64 = load(self.cgroups, offset!(css_set_subsystems) + place);
-                let cgroup: u64 = load(state, offset!(css_cgroup));
-                let node: u64 = load(cgroup, offset!(cgroup_node));
-                load(node, offset!(node_id))
+                load(state, offset!(css_cgroup))
             }
-            _ => identity::cgroup_id(identity::cgroup(self.address)),
+            _ => identity::cgroup(self.address),
         }
     }
 

@@ -501,7 +501,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     mutation(
         "`--cgroup` lets everything through",
         "mmwatch-ebpf/src/filter.rs",
-        "!identity::is_current_in_cgroup(task.address)",
+        "!task.is_in_cgroup()",
         "task.tgid == 0",
         Test::Kernel("a_container_is_let_through_alone"),
     ),
