@@ -7,6 +7,7 @@
 
 mod access;
 mod daemon;
+mod events;
 mod life;
 mod prometheus;
 mod storm;
@@ -30,6 +31,10 @@ const TESTS: &[(&str, fn())] = tests![
     access::a_token_opens_what_it_should,
     access::a_socket_does_as_well_as_a_port,
     access::who_says_nothing_is_hung_up_on,
+    events::subscribers_are_told_what_they_asked_for,
+    events::the_kernel_sends_events_while_somebody_listens,
+    events::who_reads_slowly_learns_what_is_lost,
+    events::addresses_are_not_for_everybody,
     life::the_configuration_is_checked,
     life::a_signal_reads_the_configuration_again,
     life::systemd_is_told_and_the_end_is_quick,
