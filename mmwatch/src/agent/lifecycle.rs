@@ -137,6 +137,34 @@ fn is_ready(
     }
 }
 
+/// What needs privileges, or may fail for reasons of others, and comes before anything else.
+pub struct Prepared {
+    config: Config,
+    origin: Origin,
+    token: Option<Token>,
+    door: Door,
+}
+
+impl Prepared {
+    /// Reads the token, and starts to listen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
+    /// cannot be read.
+    pub fn new(config: Config, origin: Origin) -> Result<Self> {
+        let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        let door = Door::open(&config.listen)?;
+        log::info!("listening on {}", config.listen);
+        Ok(Self {
+            config,
+            origin,
+            token,
+            door,
+        })
+    }
+}
+
 /// The agent apart from the loop that reads the kernel's sums.
 pub struct Agent {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
@@ -152,17 +180,19 @@ pub struct Agent {
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
-    /// Starts to listen, to fly the canary, and to tell systemd.
+    /// Starts to answer, to fly the canary, and to tell systemd.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
-    /// cannot be read.
-    pub fn start(config: Config, origin: Origin, system: &System) -> Result<Self> {
-        let token = config.token_file.as_deref().map(Token::read).transpose()?;
-        let door = Door::open(&config.listen)?;
+    /// [`Error::Io`] where the event loop does not take what it is to wait for.
+    pub fn start(prepared: Prepared, system: &System) -> Result<Self> {
+        let Prepared {
+            config,
+            origin,
+            token,
+            door,
+        } = prepared;
         let hangup = signal(SignalKind::hangup()).map_err(Error::io("listening for signals"))?;
-        log::info!("listening on {}", config.listen);
 
         let is_filtered = config.cgroup.is_some() || config.container.is_some();
         let snapshots = watch::Sender::new(None);
@@ -197,7 +227,7 @@ impl Agent {
             http::Site::new(&config, told, token.subscribe()),
             &config,
             stop.subscribe(),
-        );
+        )?;
         let server = tokio::spawn(server);
         tokio::spawn(tell_systemd(health));
         let by = config.group_by;
