@@ -29,7 +29,7 @@ use crate::{
         load::{self, Attached},
         plan::{self, FaultPlan, Hooks, Plan},
     },
-    launch,
+    launch, manual,
     maps::{
         diff,
         read::{Reading, Source},
@@ -60,6 +60,8 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::Canary => canary::main(),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
+        Task::Completions(shell) => print(&manual::completions(shell)).map(|()| 0),
+        Task::Manual { dir } => manual::write(&dir).map(|()| 0),
     }
 }
 
