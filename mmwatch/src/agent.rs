@@ -6,6 +6,8 @@
 
 pub mod canary;
 pub mod config;
+pub mod confine;
+pub mod feed;
 pub mod http;
 pub mod lifecycle;
 pub mod metrics;

@@ -3,6 +3,7 @@
 mod agent;
 mod filter;
 mod polling;
+mod query;
 mod recording;
 mod spaces;
 
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 pub use self::{
     agent::Agent,
     polling::Unpollable,
+    query::of_query,
     recording::{Recorded, Target},
     spaces::{Maps, SharedForm, Sharing, Shown},
 };
@@ -34,7 +36,7 @@ use crate::{
     flags::Question,
     identity::{Hierarchy, Runtimes},
     kernel::{
-        load::{Delivery, KernelFilter},
+        load::{Delivery, KernelFilter, Stream},
         plan::{Backend, Hooks},
     },
     launch,
@@ -68,8 +70,6 @@ pub enum Task {
         /// The file that was read, if it is there.
         file: PathBuf,
     },
-    /// Be the process by which the agent sees whether it sees.
-    Canary,
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -266,7 +266,6 @@ impl Task {
                 }
             }
             CliCommand::Agent(args) => return agent::task(*args, system),
-            CliCommand::AgentCanary => return Ok(Self::Canary),
             CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
             CliCommand::Top(args) => {
                 let faults = args.faults;
@@ -367,7 +366,11 @@ impl Options {
         )?;
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
-            stream: view.needs_events(),
+            stream: if view.needs_events() {
+                Stream::Always
+            } else {
+                Stream::Never
+            },
             simulate_loss: simulate_loss(args.kernel.simulate_loss)?,
             faults,
         };

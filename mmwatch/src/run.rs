@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 
 use self::scope::Scoped;
 use crate::{
-    agent::canary,
     churn::Faults,
     clock::WallClock,
     error::{Error, Result},
@@ -57,7 +56,6 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
         Task::Agent(task) => agent::serve(*task, system),
         Task::ConfigIsFine { file } => agent::is_fine(&file),
-        Task::Canary => canary::main(),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
         Task::Completions(shell) => print(&manual::completions(shell)).map(|()| 0),
@@ -118,6 +116,7 @@ fn watch(options: &Options, target: Option<&Target>, system: &System) -> Result<
         sink,
         work,
         pace: None,
+        events: None,
         duration: options.duration,
         command,
         proc: system.proc.clone(),

@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     canary::{self, Sight},
     config::{Config, Origin},
+    feed::Feed,
     http::{self, Door, Token},
     series::{Counters, Series},
 };
@@ -25,7 +26,9 @@ use crate::{
     error::{Error, Result},
     event::Event,
     ledger::{Ledger, SinkCounters},
-    process::{Proc, Users},
+    options::System,
+    pipeline::Switch,
+    process::Users,
     sink::Sink,
 };
 
@@ -134,12 +137,41 @@ fn is_ready(
     }
 }
 
+/// What needs privileges, or may fail for reasons of others, and comes before anything else.
+pub struct Prepared {
+    config: Config,
+    origin: Origin,
+    token: Option<Token>,
+    door: Door,
+}
+
+impl Prepared {
+    /// Reads the token, and starts to listen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
+    /// cannot be read.
+    pub fn new(config: Config, origin: Origin) -> Result<Self> {
+        let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        let door = Door::open(&config.listen)?;
+        log::info!("listening on {}", config.listen);
+        Ok(Self {
+            config,
+            origin,
+            token,
+            door,
+        })
+    }
+}
+
 /// The agent apart from the loop that reads the kernel's sums.
 pub struct Agent {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     live: watch::Receiver<Live>,
     pace: watch::Receiver<Duration>,
     by: By,
+    feed: Feed,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -148,17 +180,19 @@ pub struct Agent {
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
-    /// Starts to listen, to fly the canary, and to tell systemd.
+    /// Starts to answer, to fly the canary, and to tell systemd.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
-    /// cannot be read.
-    pub fn start(config: Config, origin: Origin, proc: Proc) -> Result<Self> {
-        let token = config.token_file.as_deref().map(Token::read).transpose()?;
-        let door = Door::open(&config.listen)?;
+    /// [`Error::Io`] where the event loop does not take what it is to wait for.
+    pub fn start(prepared: Prepared, system: &System) -> Result<Self> {
+        let Prepared {
+            config,
+            origin,
+            token,
+            door,
+        } = prepared;
         let hangup = signal(SignalKind::hangup()).map_err(Error::io("listening for signals"))?;
-        log::info!("listening on {}", config.listen);
 
         let is_filtered = config.cgroup.is_some() || config.container.is_some();
         let snapshots = watch::Sender::new(None);
@@ -182,12 +216,18 @@ impl Agent {
             let period = move || live.borrow().canary_interval;
             tokio::spawn(canary::watch(snapshots.subscribe(), period, sight));
         }
+        let feed = Feed::default();
+        let told = http::Told {
+            health: health.clone(),
+            feed: feed.clone(),
+            system: system.clone(),
+        };
         let server = http::serve(
             door,
-            http::Site::new(&config, health.clone(), token.subscribe(), proc),
+            http::Site::new(&config, told, token.subscribe()),
             &config,
             stop.subscribe(),
-        );
+        )?;
         let server = tokio::spawn(server);
         tokio::spawn(tell_systemd(health));
         let by = config.group_by;
@@ -197,6 +237,7 @@ impl Agent {
             live: lived,
             pace: paced,
             by,
+            feed,
             stop,
             server,
         })
@@ -207,6 +248,7 @@ impl Agent {
         Box::new(AgentSink {
             series: Series::new(self.by, Users::new()),
             snapshots: self.snapshots.clone(),
+            feed: self.feed.clone(),
             live: self.live.clone(),
             hooks,
             clock,
@@ -218,6 +260,11 @@ impl Agent {
     /// The interval of the loop, as it changes.
     pub fn pace(&self) -> watch::Receiver<Duration> {
         self.pace.clone()
+    }
+
+    /// Where it says whether anybody wants events.
+    pub fn events(&self) -> Switch {
+        self.feed.switch()
     }
 
     /// Takes no more requests, and lets those end that are under way.
@@ -309,10 +356,11 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Makes a snapshot of each report.
+/// Makes a snapshot of each report, and hands on events.
 struct AgentSink {
     series: Series,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    feed: Feed,
     live: watch::Receiver<Live>,
     hooks: &'static str,
     clock: WallClock,
@@ -321,14 +369,16 @@ struct AgentSink {
 }
 
 impl Sink for AgentSink {
-    fn event(&mut self, _: u64, _: &Event) -> io::Result<()> {
+    fn event(&mut self, seq: u64, event: &Event) -> io::Result<()> {
         self.received += 1;
+        self.feed.publish(seq, event);
         Ok(())
     }
 
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
         let top_k = self.live.borrow().top_k;
         self.series.count(report, top_k);
+        self.feed.report(ledger);
         let snapshot = Arc::new(Snapshot {
             report: report.clone(),
             ledger: ledger.clone(),
@@ -350,6 +400,8 @@ impl Sink for AgentSink {
 
     fn finish(&mut self, ledger: &Ledger) -> io::Result<()> {
         notify(&[NotifyState::Stopping]);
+        self.feed.report(ledger);
+        self.feed.close();
         if let Some(last) = &self.last {
             let all = &last.report.all.total;
             let ops = all.all_ops();
