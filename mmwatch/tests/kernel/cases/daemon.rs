@@ -67,10 +67,8 @@ impl Daemon {
 
     fn end(mut self) -> String {
         // SAFETY: a plain system call, of a child that is not reaped yet.
-        assert_eq!(
-            unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) },
-            0
-        );
+        let result = unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        assert_eq!(result, 0);
         let output = self.child.stderr.take().unwrap();
         let said = std::io::read_to_string(output).unwrap();
         assert!(self.child.wait().unwrap().success(), "{said}");
