@@ -31,6 +31,7 @@ use super::{
     config::{Config, Listen},
     lifecycle::Health,
     metrics,
+    otlp::Books,
 };
 use crate::{
     churn::By,
@@ -55,6 +56,8 @@ struct Parts {
     /// Whether only names of this machine may be in `Host`.
     is_local: bool,
     proc: Proc,
+    /// Those of the export by OTLP, if there is one.
+    books: Option<Books>,
     readings: Arc<Semaphore>,
     request_timeout: std::time::Duration,
 }
@@ -66,6 +69,7 @@ impl Site {
         health: Health,
         token: watch::Receiver<Option<Token>>,
         proc: Proc,
+        books: Option<Books>,
     ) -> Self {
         let is_local = match &config.listen {
             Listen::Tcp(address) => address.ip().is_loopback(),
@@ -77,6 +81,7 @@ impl Site {
             token,
             is_local,
             proc,
+            books,
             readings: Arc::new(Semaphore::new(READINGS)),
             request_timeout: config.request_timeout,
         }))
@@ -165,8 +170,15 @@ async fn ready(State(site): State<Site>) -> Response {
 }
 
 async fn metrics_text(State(site): State<Site>) -> Response {
-    let health = &site.0.health;
-    match metrics::text(health, &site.0.proc, Instant::now()) {
+    let Parts {
+        health,
+        proc,
+        books,
+        ..
+    } = &*site.0;
+    let books = books.as_ref().map(Books::accounts);
+    let sources = metrics::Sources::look(health, proc, books, Instant::now());
+    match metrics::text(sources.metrics()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

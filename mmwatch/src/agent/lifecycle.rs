@@ -17,6 +17,7 @@ use super::{
     canary::{self, Sight},
     config::{Config, Origin},
     http::{self, Door, Token},
+    otlp::{Exporter, Files},
     series::{Counters, Series},
 };
 use crate::{
@@ -142,9 +143,10 @@ pub struct Agent {
     by: By,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    exporter: Option<Exporter>,
 }
 
-/// Time that requests under way have to end.
+/// Time that requests under way, and the last export, have to end.
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
@@ -182,16 +184,25 @@ impl Agent {
             let period = move || live.borrow().canary_interval;
             tokio::spawn(canary::watch(snapshots.subscribe(), period, sight));
         }
+        let exporter = match &config.otlp {
+            Some(otlp) => {
+                let (otlp, proc) = (otlp.clone(), proc.clone());
+                Some(Exporter::start(otlp, health.clone(), proc)?)
+            }
+            None => None,
+        };
+        let books = exporter.as_ref().map(|exporter| exporter.books().clone());
         let server = http::serve(
             door,
-            http::Site::new(&config, health.clone(), token.subscribe(), proc),
+            http::Site::new(&config, health.clone(), token.subscribe(), proc, books),
             &config,
             stop.subscribe(),
         );
         let server = tokio::spawn(server);
         tokio::spawn(tell_systemd(health));
         let by = config.group_by;
-        tokio::spawn(reload(hangup, config, origin, live, pace, token));
+        let files = exporter.as_ref().map(Exporter::files);
+        tokio::spawn(reload(hangup, config, origin, live, pace, token, files));
         Ok(Self {
             snapshots,
             live: lived,
@@ -199,6 +210,7 @@ impl Agent {
             by,
             stop,
             server,
+            exporter,
         })
     }
 
@@ -220,11 +232,16 @@ impl Agent {
         self.pace.clone()
     }
 
-    /// Takes no more requests, and lets those end that are under way.
+    /// Takes no more requests, lets those end that are under way, and sends the last sums.
     pub async fn end(self) {
         self.stop.send_replace(true);
+        let export = async {
+            if let Some(exporter) = self.exporter {
+                exporter.end(DRAIN).await;
+            }
+        };
         // The rest is cut off.
-        let _ = tokio::time::timeout(DRAIN, self.server).await;
+        let _ = tokio::join!(tokio::time::timeout(DRAIN, self.server), export);
     }
 }
 
@@ -236,6 +253,7 @@ async fn reload(
     live: watch::Sender<Live>,
     pace: watch::Sender<Duration>,
     token: watch::Sender<Option<Token>>,
+    files: Option<Files>,
 ) {
     while hangup.recv().await.is_some() {
         let new = match origin.load() {
@@ -253,6 +271,10 @@ async fn reload(
                 continue;
             }
         };
+        if let Some(Err(error)) = files.as_ref().map(Files::read) {
+            log::error!("the configuration stays as it was: {error}");
+            continue;
+        }
         let restart = config.needs_restart(&new);
         if !restart.is_empty() {
             log::warn!(
