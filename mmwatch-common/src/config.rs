@@ -211,6 +211,13 @@ pub const DOWNGRADE_AT_UNMAP: u32 = 1;
 /// [`Config::downgrade`]: the release of the read lock tells the pages.
 pub const DOWNGRADE_AT_READ_RELEASE: u32 = 2;
 
+/// Records are summed only.
+pub const STREAM_NEVER: u32 = 0;
+/// Records are sent, too.
+pub const STREAM_ALWAYS: u32 = 1;
+/// They are while [`names::STREAMING`](crate::names::STREAMING) says so.
+pub const STREAM_SWITCHED: u32 = 2;
+
 /// What the agent decided.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +245,7 @@ pub struct Config {
     pub settle_at_call: u32,
     /// A `DOWNGRADE_*` value.
     pub downgrade: u32,
-    /// 1 to send records, 0 to sum them only.
+    /// A `STREAM_*` value.
     pub stream: u32,
     /// Of 2^32 records, so many are lost on purpose.
     pub simulate_loss: u32,

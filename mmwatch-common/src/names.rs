@@ -18,6 +18,8 @@ pub const SPACES: &str = "SPACES";
 pub const SECTIONS: &str = "SECTIONS";
 /// LRU hash of files whose path was sent.
 pub const FILES: &str = "FILES";
+/// Array of one `u32`: 1 while records are sent, with [`STREAM_SWITCHED`](crate::config::STREAM_SWITCHED).
+pub const STREAMING: &str = "STREAMING";
 
 /// Hash of [`CgroupPath`](crate::identity::CgroupPath) by the cgroup's id.
 pub const CGROUPS: &str = "CGROUPS";

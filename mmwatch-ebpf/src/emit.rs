@@ -9,6 +9,7 @@ use aya_ebpf::{
     maps::ring_buf::RingBufEntry,
 };
 use mmwatch_common::{
+    config::{STREAM_NEVER, STREAM_SWITCHED},
     counter::{Hook, Ledger},
     event::{KNOWN_RLIMIT, Payload, Record, Space},
     suspect::Suspects,
@@ -17,7 +18,7 @@ use mmwatch_common::{
 use crate::{
     filter,
     globals::config,
-    maps::{EVENTS, LEDGER},
+    maps::{EVENTS, LEDGER, STREAMING},
     report,
     sums::{self, Extent},
     task::{self, Task},
@@ -88,7 +89,7 @@ pub fn record<P: Payload + 'static>(
         return;
     }
     sums::add(row, task, head, P::KIND, extent);
-    if config!(stream) == 0 {
+    if !is_streaming() {
         row.summed += 1;
         return;
     }
@@ -103,6 +104,19 @@ pub fn record<P: Payload + 'static>(
     write(entry.as_mut_ptr(), task, head, payload);
     submit(entry);
     row.submitted += 1;
+}
+
+/// Whether records are sent at all.
+#[inline(always)]
+pub fn is_streaming() -> bool {
+    match config!(stream) {
+        STREAM_NEVER => false,
+        STREAM_SWITCHED => STREAMING
+            .get_ptr(0)
+            // SAFETY: a live map's value; volatile as the agent writes to it meanwhile.
+            .is_some_and(|wanted| unsafe { wanted.read_volatile() } != 0),
+        _ => true,
+    }
 }
 
 /// Writes a record where the reader will find it: no copy on the stack.

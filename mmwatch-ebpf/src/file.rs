@@ -8,7 +8,7 @@ use mmwatch_common::{
 
 use crate::{
     emit,
-    globals::{config, offset},
+    globals::offset,
     maps::{EVENTS, FILES},
     memory::{member, member_or_zero},
 };
@@ -32,7 +32,7 @@ pub fn identity(file: u64) -> Option<FileId> {
 /// Sends the path of a file unless that was done before.
 #[inline(always)]
 pub fn announce(hook: Hook, id: &FileId, file: u64) {
-    if config!(stream) == 0 {
+    if !emit::is_streaming() {
         return;
     }
     // SAFETY: only presence matters, the value is not read.

@@ -1,6 +1,6 @@
 //! What the agent found or decided before loading, as constants to the verifier.
 
-use mmwatch_common::config::{Config, Offsets};
+use mmwatch_common::config::{Config, Offsets, STREAM_ALWAYS};
 
 // Neither may be all zeroes: the compiler would put it in .bss, which is not
 // frozen, and the verifier would no longer know the values.
@@ -21,7 +21,7 @@ pub static CONFIG: Config = Config {
     calls: 0,
     settle_at_call: 0,
     downgrade: 0,
-    stream: 1,
+    stream: STREAM_ALWAYS,
     simulate_loss: 0,
     counts_splits: 0,
     typed_task: 0,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use mmwatch_common::{
     counter::{Hook, Ledger},
@@ -18,6 +18,10 @@ use crate::section::Section;
 /// Records on their way to the agent. The agent sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// 1 while somebody wants the records, where that changes.
+#[map]
+pub static STREAMING: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What became of the records, a row per program and CPU.
 #[map]

@@ -3,6 +3,7 @@
 mod agent;
 mod filter;
 mod polling;
+mod query;
 mod recording;
 mod spaces;
 
@@ -15,6 +16,7 @@ use std::{
 pub use self::{
     agent::Agent,
     polling::Unpollable,
+    query::of_query,
     recording::{Recorded, Target},
     spaces::{Maps, SharedForm, Sharing, Shown},
 };
@@ -32,7 +34,7 @@ use crate::{
     flags::Question,
     identity::{Hierarchy, Runtimes},
     kernel::{
-        load::{Delivery, KernelFilter},
+        load::{Delivery, KernelFilter, Stream},
         plan::{Backend, Hooks},
     },
     launch,
@@ -356,7 +358,11 @@ impl Options {
         )?;
         let delivery = Delivery {
             buffer_bytes: buffer_bytes(args.kernel.buffer, page_bytes())?,
-            stream: view.needs_events(),
+            stream: if view.needs_events() {
+                Stream::Always
+            } else {
+                Stream::Never
+            },
             simulate_loss: simulate_loss(args.kernel.simulate_loss)?,
             faults,
         };

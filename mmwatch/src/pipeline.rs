@@ -5,10 +5,12 @@
 //! programs, read what is left, report, close the sinks.
 
 mod desk;
+mod maps;
 pub mod poll;
 mod record;
 mod replay;
 mod signals;
+mod switch;
 mod verify;
 
 use std::{io, thread, time::Duration};
@@ -18,22 +20,22 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-pub use self::desk::Work;
 use self::{
     desk::Desk,
     replay::Replayed,
     signals::{Request, Signals},
 };
+pub use self::{desk::Work, switch::Switch};
 use crate::{
     churn::By,
     decode::Decoder,
     error::{Error, Result},
+    event::Event,
     explain::{Limits, explain},
     filter::Filter,
     identity::{Directory, Here, Hierarchy, Runtimes},
     launch::{Held, Running},
     ledger::{Ledger, Received, SinkCounters},
-    maps::{self, read::Reading},
     process::{Proc, RecentLimits, Users, page_bytes},
     sink::Sink,
     source::{ProcessKey, Source, Wake},
@@ -50,6 +52,8 @@ pub struct Job {
     pub work: Work,
     /// The interval of reports, where it can change on the way.
     pub pace: Option<watch::Receiver<Duration>>,
+    /// Where the sink says whether it wants events that are only summed else.
+    pub events: Option<Switch>,
     /// When to end.
     pub duration: Option<Duration>,
     /// What to run meanwhile.
@@ -146,6 +150,7 @@ pub async fn run<S: Source>(mut source: S, job: Job) -> Result<u8> {
         output_closed: false,
         replayed,
         pace: job.pace,
+        events: job.events,
     };
     let deadline = job.duration.map(|duration| Instant::now() + duration);
 
@@ -230,6 +235,7 @@ struct Watch<S> {
     replayed: Option<Replayed>,
     /// The interval of reports, as it changes.
     pace: Option<watch::Receiver<Duration>>,
+    events: Option<Switch>,
 }
 
 /// When a desk is looked at, by the clock on the wall.
@@ -282,6 +288,7 @@ impl<S: Source> Watch<S> {
                     Some(interval) => ticks = Some(every(interval)),
                     None => self.pace = None,
                 },
+                wanted = when(self.events.as_mut(), Switch::wanted) => self.switch(wanted)?,
                 ready = self.source.ready(), if !more => {
                     match ready.map_err(Error::io("waiting for records"))? {
                         Wake::Records => more = self.read()?,
@@ -346,26 +353,32 @@ impl<S: Source> Watch<S> {
                 }
                 Desk::Record(tape) => tape.keep_event(&event, limits, &mut self.source),
                 Desk::Events => {
-                    event.who = Some(self.directory.of_event(&event, &mut self.source));
-                    let result = self.sink.event(self.received.events, &event);
-                    self.written(result)?;
+                    self.hand_on(&mut event)?;
                     if event.ends_process() {
                         let key = ProcessKey::new(event.actor.tgid, event.actor.start_boot_ns);
                         self.directory.forget(key);
                         self.source.forget(key);
                     }
                 }
-                // Of a recording: the kernel sends no events that are only summed.
-                Desk::Sums { .. } => {
-                    if let Some(replayed) = &mut self.replayed {
+                Desk::Sums { .. } => match &mut self.replayed {
+                    Some(replayed) => {
                         replayed.add(&event, &mut self.source);
+                        self.noted += 1;
                     }
-                    self.noted += 1;
-                }
+                    // The kernel sends what is summed only to a sink that wants it.
+                    None => self.hand_on(&mut event)?,
+                },
             }
         }
         self.flush()?;
         Ok(true)
+    }
+
+    /// Gives an event to the sink, with whose it is.
+    fn hand_on(&mut self, event: &mut Event) -> Result<()> {
+        event.who = Some(self.directory.of_event(event, &mut self.source));
+        let result = self.sink.event(self.received.events, event);
+        self.written(result)
     }
 
     /// Reads until there is nothing left, or no end in sight.
@@ -487,44 +500,6 @@ impl<S: Source> Watch<S> {
         self.flush()
     }
 
-    /// Tells what is mapped, and what became of it.
-    fn explain(&mut self, closed: bool) -> Result<()> {
-        let &Desk::Maps { pid, .. } = &self.desk else {
-            return Ok(());
-        };
-        let reading = match Reading::take(&self.proc, pid, maps::read::Source::Maps) {
-            // It ended, which not every kernel lets be seen otherwise.
-            Err(_) if self.proc.maps(pid)?.is_none_or(|text| text.is_empty()) => {
-                if let Desk::Maps { history, .. } = &mut self.desk {
-                    history.end();
-                }
-                return Ok(());
-            }
-            reading => reading?,
-        };
-        // After the reading, so that nothing is in it that is not told of.
-        self.drain()?;
-        let lost_events = self.ledger(closed)?.lost();
-        let Desk::Maps {
-            since_boot_ns,
-            history,
-            ..
-        } = &mut self.desk
-        else {
-            return Ok(());
-        };
-        history.apply();
-        let mut space = reading.space()?;
-        maps::history::add_history(&mut space.vmas, history);
-        space.watch = Some(maps::Watch {
-            since_boot_ns: *since_boot_ns,
-            now_boot_ns: self.source.now()?,
-            lost_events,
-        });
-        let result = self.sink.space(&space);
-        self.written(result)
-    }
-
     /// After the programs were stopped: reads what is left, reports, closes.
     fn finish(&mut self) -> Result<()> {
         while self.read()? {}
@@ -584,9 +559,9 @@ fn every(period: Duration) -> Interval {
 }
 
 /// The next value; `None` when there will be none.
-async fn changed(pace: &mut watch::Receiver<Duration>) -> Option<Duration> {
-    pace.changed().await.ok()?;
-    Some(*pace.borrow_and_update())
+async fn changed<T: Copy>(values: &mut watch::Receiver<T>) -> Option<T> {
+    values.changed().await.ok()?;
+    Some(*values.borrow_and_update())
 }
 
 /// A future of something that may not be there: then it never ends.

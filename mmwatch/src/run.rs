@@ -116,6 +116,7 @@ fn watch(options: &Options, target: Option<&Target>, system: &System) -> Result<
         sink,
         work,
         pace: None,
+        events: None,
         duration: options.duration,
         command,
         proc: system.proc.clone(),

@@ -32,6 +32,13 @@ pub trait Source {
     /// The next record, borrowed until the next call; `None` when all were read.
     fn next(&mut self) -> Option<&[u8]>;
 
+    /// Has records sent, or only summed, from now on. Nothing, where that cannot be
+    /// switched.
+    fn stream(&mut self, wanted: bool) -> Result<(), Error> {
+        let _ = wanted;
+        Ok(())
+    }
+
     /// The kernel's counters, summed over all possible CPUs, never reset.
     fn counters(&mut self) -> Result<KernelCounters, Error>;
 

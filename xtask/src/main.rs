@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod mutate;
 mod process;
+mod receivers;
 mod run;
 mod setup;
 mod test;

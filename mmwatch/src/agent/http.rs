@@ -1,6 +1,7 @@
 //! What the agent answers over HTTP, and to whom.
 
 mod door;
+mod events;
 mod token;
 
 use std::{io, sync::Arc, time::Instant};
@@ -29,6 +30,7 @@ pub use self::{
 };
 use super::{
     config::{Config, Listen},
+    feed::Feed,
     lifecycle::Health,
     metrics,
     otlp::Books,
@@ -38,7 +40,8 @@ use crate::{
     error::Error,
     identity::Who,
     maps::read::{Reading, Source},
-    process::{Proc, Users},
+    options::System,
+    process::Users,
     sink::json,
 };
 
@@ -50,38 +53,49 @@ const READINGS: usize = 2;
 #[derive(Clone)]
 pub struct Site(Arc<Parts>);
 
+/// What there is to tell.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Reports, and whether they can be relied upon.
+    pub health: Health,
+    /// Events.
+    pub feed: Feed,
+    /// Address spaces, and what filters name.
+    pub system: System,
+}
+
 struct Parts {
-    health: Health,
+    told: Told,
     token: watch::Receiver<Option<Token>>,
     /// Whether only names of this machine may be in `Host`.
     is_local: bool,
-    proc: Proc,
     /// Those of the export by OTLP, if there is one.
     books: Option<Books>,
+    /// Whether whoever gets here may know addresses of others' mappings.
+    tells_addresses: bool,
     readings: Arc<Semaphore>,
     request_timeout: std::time::Duration,
 }
 
 impl Site {
-    /// A site that looks at what `health` lends.
+    /// A site that shows what is `told`.
     pub fn new(
         config: &Config,
-        health: Health,
+        told: Told,
         token: watch::Receiver<Option<Token>>,
-        proc: Proc,
         books: Option<Books>,
     ) -> Self {
-        let is_local = match &config.listen {
-            Listen::Tcp(address) => address.ip().is_loopback(),
+        let (is_local, is_private) = match &config.listen {
+            Listen::Tcp(address) => (address.ip().is_loopback(), false),
             // No browser gets there.
-            Listen::Unix(_) => false,
+            Listen::Unix(_) => (false, true),
         };
         Self(Arc::new(Parts {
-            health,
+            told,
             token,
             is_local,
-            proc,
             books,
+            tells_addresses: is_private || config.token_file.is_some() || config.listen_insecurely,
             readings: Arc::new(Semaphore::new(READINGS)),
             request_timeout: config.request_timeout,
         }))
@@ -89,11 +103,15 @@ impl Site {
 
     /// Its pages.
     fn router(self) -> Router {
+        let of_addresses = Router::new()
+            .route("/api/v1/maps/{pid}", get(maps))
+            .route("/api/v1/events", get(events::stream))
+            .route_layer(middleware::from_fn_with_state(self.clone(), ask_privacy));
         let told = Router::new()
             .route("/metrics", get(metrics_text))
             .route("/api/v1/processes", get(processes))
             .route("/api/v1/process/{pid}", get(process))
-            .route("/api/v1/maps/{pid}", get(maps))
+            .merge(of_addresses)
             .route_layer(middleware::from_fn_with_state(self.clone(), ask_token));
         // What looks after the agent has no token, and these tell nothing of processes.
         Router::new()
@@ -162,22 +180,30 @@ async fn ask_token(State(site): State<Site>, request: Request, next: Next) -> Re
     refusal
 }
 
+/// Where things lie in another's address space is what the kernel keeps from other
+/// users, who all get to an address of this machine.
+async fn ask_privacy(State(site): State<Site>, request: Request, next: Next) -> Response {
+    if site.0.tells_addresses {
+        return next.run(request).await;
+    }
+    refuse(
+        StatusCode::FORBIDDEN,
+        "addresses in processes are not told to everybody on this machine; have the agent ask \
+         for a token (token_file) or listen on a socket (listen = \"unix:PATH\")",
+    )
+}
+
 async fn ready(State(site): State<Site>) -> Response {
-    match site.0.health.readiness(Instant::now()) {
+    match site.0.told.health.readiness(Instant::now()) {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => refuse(StatusCode::SERVICE_UNAVAILABLE, &reason),
     }
 }
 
 async fn metrics_text(State(site): State<Site>) -> Response {
-    let Parts {
-        health,
-        proc,
-        books,
-        ..
-    } = &*site.0;
-    let books = books.as_ref().map(Books::accounts);
-    let sources = metrics::Sources::look(health, proc, books, Instant::now());
+    let Told { health, system, .. } = &site.0.told;
+    let books = site.0.books.as_ref().map(Books::accounts);
+    let sources = metrics::Sources::look(health, &system.proc, books, Instant::now());
     match metrics::text(sources.metrics()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -193,7 +219,7 @@ struct Wanted {
 }
 
 async fn processes(State(site): State<Site>, Query(wanted): Query<Wanted>) -> Response {
-    let Some(snapshot) = site.0.health.snapshot() else {
+    let Some(snapshot) = site.0.told.health.snapshot() else {
         return no_report();
     };
     let by = wanted.by.as_deref().unwrap_or(By::Process.name());
@@ -216,7 +242,7 @@ async fn processes(State(site): State<Site>, Query(wanted): Query<Wanted>) -> Re
 }
 
 async fn process(State(site): State<Site>, Path(pid): Path<u32>) -> Response {
-    let Some(snapshot) = site.0.health.snapshot() else {
+    let Some(snapshot) = site.0.told.health.snapshot() else {
         return no_report();
     };
     let processes = &snapshot.report.processes;
@@ -245,7 +271,7 @@ async fn maps(State(site): State<Site>, Path(pid): Path<u32>) -> Response {
         let Ok(permit) = site.0.readings.clone().acquire_owned().await else {
             return Ok(Err(Error::Usage("the agent ends".to_owned())));
         };
-        let proc = site.0.proc.clone();
+        let proc = site.0.told.system.proc.clone();
         task::spawn_blocking(move || {
             let _permit = permit;
             let reading = Reading::take(&proc, pid, Source::Maps)?;

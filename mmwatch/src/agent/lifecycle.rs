@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     canary::{self, Sight},
     config::{Config, Origin},
+    feed::Feed,
     http::{self, Door, Token},
     otlp::{Exporter, Files},
     series::{Counters, Series},
@@ -26,7 +27,9 @@ use crate::{
     error::{Error, Result},
     event::Event,
     ledger::{Ledger, SinkCounters},
-    process::{Proc, Users},
+    options::System,
+    pipeline::Switch,
+    process::Users,
     sink::Sink,
 };
 
@@ -141,6 +144,7 @@ pub struct Agent {
     live: watch::Receiver<Live>,
     pace: watch::Receiver<Duration>,
     by: By,
+    feed: Feed,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     exporter: Option<Exporter>,
@@ -156,7 +160,7 @@ impl Agent {
     ///
     /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
     /// cannot be read.
-    pub fn start(config: Config, origin: Origin, proc: Proc) -> Result<Self> {
+    pub fn start(config: Config, origin: Origin, system: &System) -> Result<Self> {
         let token = config.token_file.as_deref().map(Token::read).transpose()?;
         let door = Door::open(&config.listen)?;
         let hangup = signal(SignalKind::hangup()).map_err(Error::io("listening for signals"))?;
@@ -184,17 +188,23 @@ impl Agent {
             let period = move || live.borrow().canary_interval;
             tokio::spawn(canary::watch(snapshots.subscribe(), period, sight));
         }
+        let feed = Feed::default();
         let exporter = match &config.otlp {
             Some(otlp) => {
-                let (otlp, proc) = (otlp.clone(), proc.clone());
-                Some(Exporter::start(otlp, health.clone(), proc)?)
+                let (otlp, health) = (otlp.clone(), health.clone());
+                Some(Exporter::start(otlp, health, &feed, system)?)
             }
             None => None,
         };
         let books = exporter.as_ref().map(|exporter| exporter.books().clone());
+        let told = http::Told {
+            health: health.clone(),
+            feed: feed.clone(),
+            system: system.clone(),
+        };
         let server = http::serve(
             door,
-            http::Site::new(&config, health.clone(), token.subscribe(), proc, books),
+            http::Site::new(&config, told, token.subscribe(), books),
             &config,
             stop.subscribe(),
         );
@@ -208,6 +218,7 @@ impl Agent {
             live: lived,
             pace: paced,
             by,
+            feed,
             stop,
             server,
             exporter,
@@ -219,6 +230,7 @@ impl Agent {
         Box::new(AgentSink {
             series: Series::new(self.by, Users::new()),
             snapshots: self.snapshots.clone(),
+            feed: self.feed.clone(),
             live: self.live.clone(),
             hooks,
             clock,
@@ -230,6 +242,11 @@ impl Agent {
     /// The interval of the loop, as it changes.
     pub fn pace(&self) -> watch::Receiver<Duration> {
         self.pace.clone()
+    }
+
+    /// Where it says whether anybody wants events.
+    pub fn events(&self) -> Switch {
+        self.feed.switch()
     }
 
     /// Takes no more requests, lets those end that are under way, and sends the last sums.
@@ -331,10 +348,11 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Makes a snapshot of each report.
+/// Makes a snapshot of each report, and hands on events.
 struct AgentSink {
     series: Series,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    feed: Feed,
     live: watch::Receiver<Live>,
     hooks: &'static str,
     clock: WallClock,
@@ -343,14 +361,16 @@ struct AgentSink {
 }
 
 impl Sink for AgentSink {
-    fn event(&mut self, _: u64, _: &Event) -> io::Result<()> {
+    fn event(&mut self, seq: u64, event: &Event) -> io::Result<()> {
         self.received += 1;
+        self.feed.publish(seq, event);
         Ok(())
     }
 
     fn report(&mut self, report: &Report, ledger: &Ledger) -> io::Result<()> {
         let top_k = self.live.borrow().top_k;
         self.series.count(report, top_k);
+        self.feed.report(ledger);
         let snapshot = Arc::new(Snapshot {
             report: report.clone(),
             ledger: ledger.clone(),
@@ -372,6 +392,8 @@ impl Sink for AgentSink {
 
     fn finish(&mut self, ledger: &Ledger) -> io::Result<()> {
         notify(&[NotifyState::Stopping]);
+        self.feed.report(ledger);
+        self.feed.close();
         if let Some(last) = &self.last {
             let all = &last.report.all.total;
             let ops = all.all_ops();

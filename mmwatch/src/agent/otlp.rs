@@ -6,6 +6,8 @@
 mod accounts;
 mod backoff;
 mod deliver;
+mod events;
+mod logs;
 mod metrics;
 mod queue;
 mod resource;
@@ -23,9 +25,22 @@ use tokio::{
 };
 
 pub use self::accounts::{Accounts, Books};
-use self::{deliver::deliver, metrics::Encoder, queue::Queue, send::Sender};
-use super::{config::Otlp, lifecycle::Health, metrics::Sources};
-use crate::{clock::WallClock, error::Result, process::Proc};
+use self::{deliver::deliver, events::Hopper, metrics::Encoder, queue::Queue, send::Sender};
+use super::{
+    config::Otlp,
+    feed::{Feed, Losses},
+    lifecycle::Health,
+    metrics::Sources,
+};
+use crate::{
+    clock::WallClock,
+    error::{Error, Result},
+    options::{System, of_query},
+    process::Proc,
+};
+
+/// Events that may wait until they are encoded.
+const ROOM: usize = 16 << 10;
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,40 +95,55 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts to send what `health` and `proc` tell.
+    /// Starts to send what `health` tells and, where that is asked for, what comes by `feed`.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`](crate::error::Error::Usage) for files that cannot be used,
-    /// [`Error::Io`](crate::error::Error::Io) for a clock that cannot be read.
-    pub fn start(config: Otlp, health: Health, proc: Proc) -> Result<Self> {
+    /// [`Error::Usage`] for files that cannot be used, [`Error::Io`] for a clock that cannot
+    /// be read.
+    pub fn start(config: Otlp, health: Health, feed: &Feed, system: &System) -> Result<Self> {
         let sender = watch::Sender::new(Arc::new(Sender::new(&config)?));
         let closing = watch::Sender::new(false);
+        let clock = WallClock::sample()?;
+        let resource = resource::resource();
         let metrics = Arc::new(Queue::new(config.queue));
-        let books = Books::new(metrics.clone());
-        let encoder = Encoder::new(WallClock::sample()?, unix_ns());
-        log::info!("sending metrics to {}", config.endpoint);
-        let producer = produce(
-            encoder,
+        let logs = config.events.then(|| Arc::new(Queue::new(config.queue)));
+        let lost = watch::Sender::new(Losses::default());
+        let books = Books::new(metrics.clone(), logs.clone(), lost.subscribe());
+        let mut tasks = Vec::new();
+        let mut deliver = |signal, queue| {
+            let delivery = deliver(signal, queue, sender.subscribe(), closing.subscribe());
+            tasks.push(tokio::spawn(delivery));
+        };
+        deliver(Signal::Metrics, metrics.clone());
+        if let Some(queue) = &logs {
+            deliver(Signal::Logs, queue.clone());
+        }
+        if let Some(queue) = logs {
+            // All of them, as far as the agent's own filter goes.
+            let subscription = feed
+                .subscribe(of_query(&[], system)?, ROOM)
+                .ok_or_else(|| Error::Usage("there are too many subscribers".to_owned()))?;
+            let encoder = logs::Encoder::new(clock, resource.clone());
+            let hopper = Hopper::new(encoder, queue, config.events_per_second);
+            tasks.push(tokio::spawn(events::produce(subscription, hopper, lost)));
+        }
+        log::info!("sending to {}", config.endpoint);
+        tasks.push(tokio::spawn(produce(
+            Encoder::new(clock, unix_ns(), resource),
             health,
-            proc,
+            system.proc.clone(),
             books.clone(),
-            metrics.clone(),
+            metrics,
             config.interval,
             closing.subscribe(),
-        );
-        let delivery = deliver(
-            Signal::Metrics,
-            metrics,
-            sender.subscribe(),
-            closing.subscribe(),
-        );
+        )));
         Ok(Self {
             config,
             books,
             sender,
             closing,
-            tasks: vec![tokio::spawn(producer), tokio::spawn(delivery)],
+            tasks,
         })
     }
 

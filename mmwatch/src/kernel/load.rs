@@ -20,6 +20,7 @@ use mmwatch_common::{
     config::{
         Config, FILTER_BACKING, FILTER_CGROUP, FILTER_COMM, FILTER_FAILED, FILTER_FOLLOW,
         FILTER_MIN_SIZE, FILTER_PID_NAMESPACE, FILTER_SUSPECT, FILTER_TGIDS, FILTER_UID, Offsets,
+        STREAM_ALWAYS, STREAM_NEVER, STREAM_SWITCHED,
     },
     event::COMM_LEN,
     names,
@@ -95,13 +96,24 @@ impl KernelFilter {
     };
 }
 
+/// Whether records are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// They are summed only.
+    Never,
+    /// They are.
+    Always,
+    /// They are from [`Source::stream`] with `true` to that with `false`.
+    Switched,
+}
+
 /// What becomes of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// Size of the ring buffer, a power of two of whole pages.
     pub buffer_bytes: u32,
     /// Whether records are sent, not only summed.
-    pub stream: bool,
+    pub stream: Stream,
     /// Of 2^32 records, so many are lost on purpose.
     pub simulate_loss: u32,
     /// Whether page faults, which are no records, are counted too.
@@ -180,7 +192,11 @@ fn try_attach(
     config.downgrade = plan.downgrade;
     config.counts_splits = u32::from(plan.counts_splits);
     config.wake_bytes = u64::from(delivery.buffer_bytes) / WAKE_SHARE;
-    config.stream = u32::from(delivery.stream);
+    config.stream = match delivery.stream {
+        Stream::Never => STREAM_NEVER,
+        Stream::Always => STREAM_ALWAYS,
+        Stream::Switched => STREAM_SWITCHED,
+    };
     config.simulate_loss = delivery.simulate_loss;
     let mut sizes = vec![(names::EVENTS, delivery.buffer_bytes)];
     // What counts faults first: it is to see all that the rest sees.
@@ -200,7 +216,7 @@ fn try_attach(
     })?;
     list_pids(&mut ebpf, filter)?;
     let ring = take(&mut ebpf, names::EVENTS, RingBuf::try_from)?;
-    let ring = Ring::new(ring, delivery.stream);
+    let ring = Ring::new(ring, delivery.stream == Stream::Always);
     let tables = Tables::new(&mut ebpf)?;
     tables::load_list(&mut ebpf, &btf)
         .map_err(|error| other("loading the list of processes", &error))?;
@@ -319,7 +335,7 @@ fn config(facts: &Facts, filter: &KernelFilter) -> Config {
         calls: 0,
         settle_at_call: 0,
         downgrade: 0,
-        stream: 0,
+        stream: STREAM_NEVER,
         simulate_loss: 0,
         counts_splits: 0,
         typed_task: u32::from(facts.typed_task),
@@ -400,6 +416,11 @@ impl Source for Attached {
 
     fn counters(&mut self) -> Result<KernelCounters, Error> {
         self.programs.counters()
+    }
+
+    fn stream(&mut self, wanted: bool) -> Result<(), Error> {
+        self.ring.set_sent(wanted);
+        self.tables.stream(wanted)
     }
 
     fn sums(&mut self) -> Result<Vec<(ProcessKey, ProcessSums)>, Error> {

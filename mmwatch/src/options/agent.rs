@@ -6,6 +6,7 @@ use crate::{
     churn::By,
     cli::{AgentArgs, HooksArg, KernelArgs, OutputArg, WatchArgs},
     error::Result,
+    kernel::load::Stream,
 };
 
 /// What the agent is to do.
@@ -55,8 +56,11 @@ pub(super) fn task(args: AgentArgs, system: &System) -> Result<Task> {
         rows: usize::MAX,
         by: By::Process,
     };
+    let mut options = Options::new(view, watch, false, system)?;
+    // Nobody pays for events while nobody wants them.
+    options.delivery.stream = Stream::Switched;
     Ok(Task::Agent(Box::new(Agent {
-        options: Options::new(view, watch, false, system)?,
+        options,
         config,
         origin,
     })))

@@ -192,6 +192,7 @@ fn job(sink: &Memo) -> Job {
         sink: Box::new(sink.clone()),
         work: Work::Events,
         pace: None,
+        events: None,
         duration: None,
         command: None,
         proc: Proc::default(),

@@ -29,7 +29,7 @@ async fn watch(agent: Agent, system: &System) -> Result<u8> {
     } = agent;
     let interval = config.interval;
     // First, as an address that cannot be had is no reason to load programs.
-    let agent = lifecycle::Agent::start(config, origin, system.proc.clone())?;
+    let agent = lifecycle::Agent::start(config, origin, system)?;
     let mut facts = Facts::gather(system.proc.sysfs());
     let hooks = options.hooks.unwrap_or(Hooks::Auto);
     let (source, here) = attach(&options, hooks, &mut facts, &system.proc, None)?;
@@ -45,6 +45,7 @@ async fn watch(agent: Agent, system: &System) -> Result<u8> {
             faults: None,
         },
         pace: Some(agent.pace()),
+        events: Some(agent.events()),
         duration: None,
         command: None,
         proc: system.proc.clone(),

@@ -78,6 +78,7 @@ pub(super) fn replay(recorded: Recorded, system: &System) -> Result<u8> {
         here: Here::then(header.pid_namespace),
         filter: Some(filter),
         pace: None,
+        events: None,
     };
     runtime()?.block_on(pipeline::run(source, job))
 }

@@ -101,6 +101,15 @@ pub fn write_report(
     write_line(to, &report::ReportLine::new(clock, report, ledger))
 }
 
+/// Writes an event as a line; `seq` as for [`Sink::event`].
+///
+/// # Errors
+///
+/// What serializing says.
+pub fn write_event(to: &mut Vec<u8>, clock: WallClock, seq: u64, event: &Event) -> io::Result<()> {
+    write_line(to, &EventLine::new(seq, clock, event))
+}
+
 /// Writes one process of a report as a line.
 ///
 /// # Errors

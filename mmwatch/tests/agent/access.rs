@@ -38,7 +38,16 @@ pub fn what_is_asked_for_is_told() {
     let vmas = lines.lines().filter(|line| !line.ends_with("[vsyscall]"));
     assert_eq!(process["vmas"], vmas.count());
 
-    let space = daemon.get(&format!("/api/v1/maps/{pid}")).json();
+    let scratch = Scratch::new();
+    let socket = scratch.path("socket");
+    let listen = format!("unix:{}", socket.display());
+    let private = Daemon::spawn(&["--listen", &listen], String::new(), &[]);
+    let asked = |path: &str| {
+        until("an answer", || {
+            ask(UnixStream::connect(&socket).ok()?, path, "")
+        })
+    };
+    let space = asked(&format!("/api/v1/maps/{pid}")).json();
     assert_eq!(space["type"], "maps");
     assert_eq!(
         space["vmas"].as_array().unwrap().len(),
@@ -59,12 +68,14 @@ pub fn what_is_asked_for_is_told() {
         ("/api/v1/processes?row=2", 400),
         ("/api/v1/process/0", 404),
         ("/api/v1/process/x", 400),
-        ("/api/v1/maps/2", 404),
-        ("/api/v1/maps/4194305", 404),
         ("/nothing", 404),
     ] {
         assert_eq!(daemon.get(path).status, status, "{path}");
     }
+    for path in ["/api/v1/maps/2", "/api/v1/maps/4194305"] {
+        assert_eq!(asked(path).status, 404, "{path}");
+    }
+    private.end();
 }
 
 pub fn foreign_names_are_refused_on_loopback() {

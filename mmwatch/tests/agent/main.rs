@@ -8,6 +8,7 @@
 
 mod access;
 mod daemon;
+mod events;
 mod life;
 mod otlp;
 mod prometheus;
@@ -33,6 +34,10 @@ const TESTS: &[(&str, fn())] = tests![
     access::a_token_opens_what_it_should,
     access::a_socket_does_as_well_as_a_port,
     access::who_says_nothing_is_hung_up_on,
+    events::subscribers_are_told_what_they_asked_for,
+    events::the_kernel_sends_events_while_somebody_listens,
+    events::who_reads_slowly_learns_what_is_lost,
+    events::addresses_are_not_for_everybody,
     life::the_configuration_is_checked,
     life::a_signal_reads_the_configuration_again,
     life::systemd_is_told_and_the_end_is_quick,
@@ -48,6 +53,9 @@ const TESTS: &[(&str, fn())] = tests![
     otlp::tls_and_headers_by_http,
     otlp::tls_and_headers_by_grpc,
     otlp::victoria_metrics_has_what_the_agent_says,
+    otlp::events_arrive_by_http,
+    otlp::events_arrive_by_grpc,
+    otlp::too_many_events_are_counted,
     otlp::a_wrong_export_is_refused_at_the_start,
 ];
 

@@ -3,18 +3,21 @@
 use std::{
     fs,
     fs::Permissions,
-    io,
+    io, mem,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -42,6 +45,21 @@ const HEADERS: usize = 64;
 
 /// Life of a connection, after which it ends with the answer under way.
 const LIFE: Duration = Duration::from_secs(120);
+
+/// Answers without an end, which outlive a connection as long as they are taken.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// Something was taken.
+    pub(super) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Time for that answer to be taken.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
@@ -155,6 +173,8 @@ async fn converse(
     head_timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
+    let pulse = Pulse::default();
+    let router = router.layer(Extension(pulse.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Between two requests too.
@@ -163,11 +183,19 @@ async fn converse(
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
-    tokio::select! {
-        // A broken connection is the client's business.
-        _ = connection.as_mut() => return,
-        () = sleep(LIFE) => {}
-        _ = stop.changed() => {}
+    let mut beats = pulse.beats();
+    loop {
+        tokio::select! {
+            // A broken connection is the client's business.
+            _ = connection.as_mut() => return,
+            () = sleep(LIFE) => {
+                let before = mem::replace(&mut beats, pulse.beats());
+                if before == beats {
+                    break;
+                }
+            }
+            _ = stop.changed() => break,
+        }
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_ANSWER, connection).await;

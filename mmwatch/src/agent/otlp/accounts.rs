@@ -2,34 +2,66 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::{
     Signal,
     queue::{Account, Queue},
 };
-use crate::agent::metrics::{Labels, Metric};
+use crate::agent::{
+    feed::Losses,
+    metrics::{Labels, Metric},
+};
 
 /// Where all that is to be sent is accounted for.
 #[derive(Clone, Debug)]
 pub struct Books {
     metrics: Arc<Queue>,
+    /// Of events, where these are sent.
+    logs: Option<Arc<Queue>>,
+    /// Events that did not come to the queue.
+    lost: watch::Receiver<Losses>,
 }
 
 impl Books {
     /// Those of these queues.
-    pub(super) fn new(metrics: Arc<Queue>) -> Self {
-        Self { metrics }
+    pub(super) fn new(
+        metrics: Arc<Queue>,
+        logs: Option<Arc<Queue>>,
+        lost: watch::Receiver<Losses>,
+    ) -> Self {
+        Self {
+            metrics,
+            logs,
+            lost,
+        }
     }
 
     /// As they are now.
     pub fn accounts(&self) -> Accounts {
+        let metrics = (Signal::Metrics, self.metrics.account());
+        let logs = self.logs.as_ref();
+        let logs = logs.map(|logs| (Signal::Logs, logs.account()));
         Accounts {
-            signals: vec![(Signal::Metrics, self.metrics.account())],
+            lost: logs.map(|_| *self.lost.borrow()),
+            signals: [Some(metrics), logs].into_iter().flatten().collect(),
         }
     }
 
     /// Says in the log what was sent, and what was not.
     pub(super) fn tell(&self) {
-        for (signal, account) in self.accounts().signals {
+        let Accounts { signals, lost } = self.accounts();
+        if let Some(lost) = lost.filter(|lost| *lost != Losses::default()) {
+            log::warn!(
+                "otlp: events were lost before they were to be sent: {} ring full, {} missed, {} \
+                 undecodable, {} dropped",
+                lost.ring_full,
+                lost.missed,
+                lost.undecodable,
+                lost.dropped
+            );
+        }
+        for (signal, account) in signals {
             log::info!(
                 "otlp: {} {} = {} sent + {} rejected + {} refused + {} dropped (queue full) + {} \
                  dropped (rate limit) + {} not sent",
@@ -50,6 +82,8 @@ impl Books {
 #[derive(Clone, Debug)]
 pub struct Accounts {
     signals: Vec<(Signal, Account)>,
+    /// Where events are sent.
+    lost: Option<Losses>,
 }
 
 impl Accounts {
@@ -69,12 +103,27 @@ impl Accounts {
         };
         Self {
             signals: vec![(Signal::Metrics, account), (Signal::Logs, account)],
+            lost: Some(Losses::default()),
         }
     }
 
     /// The same as metrics.
     pub fn metrics(&self) -> Vec<Metric> {
+        let lost = self.lost.iter().flat_map(|lost| {
+            [
+                ("ring_full", lost.ring_full),
+                ("missed", lost.missed),
+                ("undecodable", lost.undecodable),
+                ("dropped", lost.dropped),
+            ]
+            .map(|(cause, count)| (vec![("cause", cause.to_owned())], count))
+        });
         vec![
+            Metric::counter(
+                "mmwatch_otlp_events_lost",
+                "Events that were lost before they were to be sent",
+                lost,
+            ),
             Metric::counter(
                 "mmwatch_otlp_items",
                 "Data points and events that were to be sent",

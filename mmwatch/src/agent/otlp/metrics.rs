@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use super::{
     queue::Batch,
-    resource::{attribute, resource, scope},
+    resource::{attribute, scope},
 };
 use crate::{
     agent::metrics::{Kind, Labels, Metric, Row, Unit, Value},
@@ -40,9 +40,9 @@ pub struct Encoder {
 
 impl Encoder {
     /// One for counters that are 0 at `start_unix_ns`, unless they know better.
-    pub fn new(clock: WallClock, start_unix_ns: u64) -> Self {
+    pub fn new(clock: WallClock, start_unix_ns: u64, resource: Resource) -> Self {
         Self {
-            resource: resource(),
+            resource,
             scope: scope(),
             clock,
             start_unix_ns,

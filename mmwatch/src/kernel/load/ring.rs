@@ -32,13 +32,21 @@ pub(super) struct Ring {
 impl Ring {
     /// `sent`: whether records are sent at all.
     pub(super) fn new(ring: RingBuf<MapData>, sent: bool) -> Self {
-        Self {
+        let mut ring = Self {
             wake: None,
             ring,
             record: Vec::new(),
-            poll: if sent { POLL } else { POLL_UNSENT },
+            poll: POLL,
             next_poll: None,
-        }
+        };
+        ring.set_sent(sent);
+        ring
+    }
+
+    /// From now on records are sent, or not.
+    pub(super) fn set_sent(&mut self, sent: bool) {
+        self.poll = if sent { POLL } else { POLL_UNSENT };
+        self.next_poll = None;
     }
 
     /// Waits for a wake-up from the kernel or for the poll timer. Cancelling

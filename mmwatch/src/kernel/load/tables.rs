@@ -5,7 +5,7 @@ use std::{io::Read as _, mem::size_of};
 
 use aya::{
     Btf, Ebpf, Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     programs::{Iter, ProgramError},
 };
 use mmwatch_common::{
@@ -25,6 +25,7 @@ pub(super) struct Tables {
     processes: HashMap<MapData, ProcessKey, Process>,
     cgroups: HashMap<MapData, u64, CgroupPath>,
     spaces: HashMap<MapData, u64, State>,
+    streaming: Array<MapData, u32>,
 }
 
 impl Tables {
@@ -39,6 +40,7 @@ impl Tables {
             processes,
             cgroups: take(ebpf, names::CGROUPS, HashMap::try_from)?,
             spaces: take(ebpf, names::SPACES, HashMap::try_from)?,
+            streaming: take(ebpf, names::STREAMING, Array::try_from)?,
         })
     }
 
@@ -110,6 +112,15 @@ impl Tables {
         let CgroupPath { path } = self.cgroups.get(&id, 0).ok()?;
         let path = path.split(|byte| *byte == 0).next()?;
         Some(String::from_utf8_lossy(path).into_owned())
+    }
+
+    /// Has records sent, or only summed, where that can be switched.
+    pub(super) fn stream(&mut self, wanted: bool) -> Result<(), Error> {
+        self.streaming
+            .set(0, u32::from(wanted), 0)
+            .map_err(|error| {
+                Error::Kernel(format!("records cannot be asked for: {}", chain(&error)))
+            })
     }
 
     pub(super) fn forget(&mut self, key: ProcessKey) {

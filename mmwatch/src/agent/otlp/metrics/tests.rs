@@ -13,7 +13,11 @@ const START_NS: u64 = 1_000_000_000;
 const NOW_NS: u64 = 9_000_000_000;
 
 fn encoder() -> Encoder {
-    Encoder::new(WallClock::with_offset(2_000_000_000), START_NS)
+    Encoder::new(
+        WallClock::with_offset(2_000_000_000),
+        START_NS,
+        Resource::default(),
+    )
 }
 
 fn metrics(top_k: usize) -> Vec<Metric> {
