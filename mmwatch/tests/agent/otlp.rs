@@ -1,6 +1,12 @@
 //! What arrives at receivers of OpenTelemetry.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::{
     daemon::{Daemon, Scratch, until},
@@ -92,13 +98,33 @@ fn assert_last_sums(said: &str, totals: &Totals) {
     assert!(got[0] > 0.0);
 }
 
+/// Seconds after 1970.
+fn now_s() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap().as_secs_f64()
+}
+
+/// Waits until what was done before this is in the agent's reports.
+fn reported(agent: &Daemon) {
+    let made_s = || now_s() - metrics(agent)["mmwatch_report_age_seconds"];
+    let first = now_s();
+    let second = until("a report", || Some(made_s()).filter(|made| *made > first));
+    // One that began after it. Its age is not told to the nanosecond.
+    until("another report", || {
+        (made_s() > second + 0.05).then_some(())
+    });
+}
+
 /// Waits until what was done before this arrived.
-fn settle(receiver: &mut Receiver) {
-    // What is asked for is not older than a report, and the next is of after it.
-    for _ in 0..3 {
-        let requests = receiver.totals().number("requests");
+fn settle(agent: &Daemon, receiver: &mut Receiver) {
+    reported(agent);
+    // An export is of several requests; the first of the next one says that all arrived.
+    for _ in 0..2 {
+        let before_ns = now_s() * 1e9;
         until("another export", || {
-            (receiver.totals().number("requests") > requests).then_some(())
+            let totals = receiver.totals();
+            let ready = &totals.0["metrics"]["mmwatch.ready"]["series"][0];
+            (ready["time"].as_f64()? > before_ns).then_some(())
         });
     }
 }
@@ -114,7 +140,7 @@ fn a_storm_arrives(protocol: &str) {
         (!values.is_empty()).then_some(())
     });
     let look = |receiver: &mut Receiver| {
-        settle(receiver);
+        settle(&agent, receiver);
         let totals = receiver.totals();
         let of =
             |metric, label: (&'static str, &'static str)| totals.sum(metric, &[group[0], label]);
@@ -187,7 +213,7 @@ pub fn totals_are_the_agents_by_grpc() {
 fn an_absence(protocol: &str) {
     let mut receiver = Receiver::new(protocol);
     let agent = sending_to(&receiver, protocol, &[]);
-    settle(&mut receiver);
+    settle(&agent, &mut receiver);
     receiver.tell("leave");
     let mut storm = Storm::new();
     storm.rage(COUNT);
@@ -226,7 +252,7 @@ pub fn nothing_is_lost_while_grpc_is_away() {
 pub fn what_does_not_fit_is_counted() {
     let mut receiver = Receiver::new("http");
     let agent = sending_to(&receiver, "http", &["--otlp-queue", "1m"]);
-    settle(&mut receiver);
+    settle(&agent, &mut receiver);
     receiver.tell("leave");
     until("a full queue", || {
         (fate(&agent, "metrics", "queue_full") > 0.0).then_some(())
@@ -235,7 +261,7 @@ pub fn what_does_not_fit_is_counted() {
     assert!(bytes <= f64::from(1 << 20), "{bytes}");
     receiver.tell("return");
     agent.wait_until_said("the receiver takes metrics again");
-    settle(&mut receiver);
+    settle(&agent, &mut receiver);
     let said = agent.end();
     let totals = receiver.totals();
     // Sums are absolute: with the next report all is told.
@@ -249,16 +275,16 @@ pub fn what_does_not_fit_is_counted() {
 fn answers_are_understood(protocol: &str, again: [&str; 2], refusal: &str) {
     let mut receiver = Receiver::new(protocol);
     let agent = sending_to(&receiver, protocol, &[]);
-    settle(&mut receiver);
+    settle(&agent, &mut receiver);
     for answer in again {
         receiver.tell(&format!("answer {answer} 1"));
-        settle(&mut receiver);
+        settle(&agent, &mut receiver);
     }
     receiver.tell("answer partial 3 1");
     agent.wait_until_said("rejected 3 of them: not these");
     receiver.tell(&format!("answer {refusal} 1"));
     agent.wait_until_said("the receiver refused");
-    settle(&mut receiver);
+    settle(&agent, &mut receiver);
     let requests = |result: &str| {
         let labels = format!("signal=\"metrics\",result=\"{result}\"");
         metrics(&agent)[&format!("mmwatch_otlp_requests_total{{{labels}}}")]
@@ -324,7 +350,7 @@ fn encrypted(protocol: &str) {
             .as_str()
             .map(str::to_owned)
     };
-    settle(&mut receiver);
+    settle(&trusting, &mut receiver);
     let authorization = header(&mut receiver, "authorization").unwrap();
     assert_eq!(authorization, "Bearer first");
     let user_agent = header(&mut receiver, "user-agent").unwrap();
@@ -361,18 +387,17 @@ pub fn victoria_metrics_has_what_the_agent_says() {
     let mut storm = Storm::new();
     let pid = storm.pid();
     let maps = format!("mmwatch_group_operations_total{{group=\"{pid}\",op=\"map\"}}");
-    let sent = || fate(&agent, "metrics", "sent");
-    let settle = || {
-        for _ in 0..3 {
-            let before = sent();
-            until("another export", || (sent() > before).then_some(()));
-        }
-    };
     until("the child", || victoria.value(&maps));
-    settle();
-    let before = victoria.value(&maps).unwrap();
+    reported(&agent);
+    let told = metrics(&agent);
+    let of_storm = format!("group=\"{pid}\"");
+    let operations = |series: &&String| {
+        series.starts_with("mmwatch_group_operations_total{")
+            && series.contains(&of_storm)
+            && series.contains("op=\"map\"")
+    };
+    let before = told[told.keys().find(operations).unwrap()];
     storm.rage(COUNT);
-    settle();
     let want = before + 2.0 * COUNT as f64 + 1.0;
     // It makes what it got visible after a moment.
     until("the storm", || {
@@ -383,7 +408,7 @@ pub fn victoria_metrics_has_what_the_agent_says() {
     let told = metrics(&agent);
     let mut compared = 0;
     for (series, value) in &told {
-        if series.contains(&format!("group=\"{pid}\"")) {
+        if series.contains(&of_storm) {
             assert_eq!(victoria.value(series), Some(*value), "{series}");
             compared += 1;
         }
@@ -453,7 +478,7 @@ fn events_arrive(protocol: &str) {
     let mut settled = look(&mut receiver);
     until("the last of these", || {
         let before = std::mem::replace(&mut settled, look(&mut receiver));
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        thread::sleep(Duration::from_secs(2));
         (before == settled).then_some(())
     });
     storm.rage(COUNT as u64);
