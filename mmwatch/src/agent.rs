@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod config;
+pub mod confine;
 pub mod feed;
 pub mod http;
 pub mod lifecycle;

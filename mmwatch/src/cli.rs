@@ -254,9 +254,6 @@ Examples:
   mmwatch agent --listen unix:/run/mmwatch.sock  a socket instead of a port
   curl -s localhost:9464/metrics                 what it counts")]
     Agent(Box<AgentArgs>),
-    /// The process by which the agent sees whether it sees
-    #[command(name = "agent-canary", hide = true)]
-    AgentCanary,
     /// What this kernel and these privileges allow; attaches nothing
     ///
     /// Prints what was found, which hooks would be used, and for each thing

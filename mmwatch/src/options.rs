@@ -68,8 +68,6 @@ pub enum Task {
         /// The file that was read, if it is there.
         file: PathBuf,
     },
-    /// Be the process by which the agent sees whether it sees.
-    Canary,
     /// Say what could be attached.
     Check {
         /// Form of the output.
@@ -257,7 +255,6 @@ impl Task {
                 }
             }
             CliCommand::Agent(args) => return agent::task(*args, system),
-            CliCommand::AgentCanary => return Ok(Self::Canary),
             CliCommand::Shared(args) => return sharing(args, system).map(Self::Shared),
             CliCommand::Top(args) => {
                 let faults = args.faults;

@@ -19,7 +19,6 @@ use tokio::runtime::Runtime;
 
 use self::scope::Scoped;
 use crate::{
-    agent::canary,
     churn::Faults,
     clock::WallClock,
     error::{Error, Result},
@@ -57,7 +56,6 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::Shared(sharing) => shared::show(&sharing, &system.proc),
         Task::Agent(task) => agent::serve(*task, system),
         Task::ConfigIsFine { file } => agent::is_fine(&file),
-        Task::Canary => canary::main(),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
     }

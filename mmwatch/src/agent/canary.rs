@@ -1,11 +1,15 @@
 //! The proof that what a process maps is counted: a child of the agent maps and unmaps a
 //! known number of bytes, and the kernel's sums have to show exactly that.
 //!
-//! The child is a process of its own because the kernel programs leave the agent's out.
+//! The child is a process of its own because the kernel programs leave the agent's out. It
+//! is a fork that runs no other program, since the agent may not start any.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    process::Stdio,
+    io,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     ptr,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,21 +17,13 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    net::UnixStream,
     sync::watch,
     time::{sleep, timeout},
 };
 
 use super::lifecycle::Snapshot;
-use crate::{
-    churn::Sums,
-    error::{Error, Result},
-    event::Op,
-    identity::Who,
-};
-
-/// The hidden command that the child runs.
-pub const COMMAND: &str = "agent-canary";
+use crate::{churn::Sums, event::Op, identity::Who};
 
 /// What it maps and unmaps each time.
 const LEN_BYTES: usize = 64 << 10;
@@ -49,43 +45,36 @@ pub enum Sight {
     Seen(Instant),
 }
 
-/// What the child does: for each byte that it reads, it maps and unmaps, and writes a byte.
-///
-/// # Errors
-///
-/// [`Error::Io`] when it cannot map, or nobody listens.
-pub fn main() -> Result<u8> {
-    // `/proc/self/exe` says nothing to who reads it in a list.
-    // SAFETY: PR_SET_NAME reads a string that ends, which this is.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"mmwatch-canary".as_ptr()) };
-    let failed = || Error::io("the canary");
-    let (mut commands, mut answers) = (io::stdin().lock(), io::stdout().lock());
-    let mut byte = [0];
-    loop {
-        answers.write_all(b"\n").map_err(failed())?;
-        answers.flush().map_err(failed())?;
-        match commands.read(&mut byte) {
-            // The agent ended.
-            Ok(0) => return Ok(0),
-            Ok(_) => map_and_unmap().map_err(failed())?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed()(error)),
+/// What the child does, with a copy of the agent's memory in which any lock may be held:
+/// plain system calls only. For each byte that it reads from `socket`, it maps and unmaps,
+/// and writes a byte.
+fn live(parent: libc::pid_t, socket: RawFd) -> ! {
+    // SAFETY: plain system calls that take no memory but a name that ends and a byte of
+    // this stack. Descriptors but the socket are closed as the agent's programs live as
+    // long as those. The mapping is this function's own.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, c"mmwatch-canary".as_ptr());
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        let has_socket = libc::dup2(socket, 0) == 0;
+        let is_alone = libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) == 0;
+        // It may have ended before its end was a signal.
+        let mut goes_on = has_socket && is_alone && libc::getppid() == parent;
+        while goes_on {
+            let mut byte = 0_u8;
+            let buffer = (&raw mut byte).cast();
+            goes_on =
+                libc::write(0, buffer, 1) == 1 && libc::read(0, buffer, 1) == 1 && map_and_unmap();
         }
+        libc::_exit(0)
     }
 }
 
-fn map_and_unmap() -> io::Result<()> {
+fn map_and_unmap() -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a mapping at no address in particular replaces nothing.
     let addr = unsafe { libc::mmap(ptr::null_mut(), LEN_BYTES, libc::PROT_NONE, flags, -1, 0) };
-    if addr == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
     // SAFETY: the mapping was just made, and nothing refers to it.
-    match unsafe { libc::munmap(addr, LEN_BYTES) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    addr != libc::MAP_FAILED && unsafe { libc::munmap(addr, LEN_BYTES) } == 0
 }
 
 /// Sends it out again and again. `period` is the time between two flights.
@@ -94,6 +83,9 @@ pub async fn watch(
     period: impl Fn() -> Duration,
     sight: watch::Sender<Sight>,
 ) {
+    // The kernel is to clear away what is left of those that ended.
+    // SAFETY: to ignore a signal needs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     loop {
         match Bird::hatch().await {
             Ok(mut bird) => loop {
@@ -117,37 +109,37 @@ pub async fn watch(
     }
 }
 
-/// The child.
+/// The child, which ends when its socket does.
 struct Bird {
     pid: u32,
-    commands: ChildStdin,
-    answers: ChildStdout,
-    /// Killed when dropped.
-    _child: Child,
+    socket: UnixStream,
 }
 
 impl Bird {
     /// Starts it, and waits until it is ready.
     async fn hatch() -> io::Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
-            .arg(COMMAND)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let gone = || io::Error::other("it ended at once");
-        let mut bird = Self {
-            pid: child.id().ok_or_else(gone)?,
-            commands: child.stdin.take().ok_or_else(gone)?,
-            answers: child.stdout.take().ok_or_else(gone)?,
-            _child: child,
+        let (ours, its) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        // SAFETY: getpid touches nothing.
+        let parent = unsafe { libc::getpid() };
+        // SAFETY: the child does nothing but what `live` does, which is all that may be
+        // done after a fork of a process with threads.
+        let pid = match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => live(parent, its.as_raw_fd()),
+            pid => pid.cast_unsigned(),
         };
+        let mut bird = Self {
+            pid,
+            socket: UnixStream::from_std(ours)?,
+        };
+        drop(its);
         bird.answer().await?;
         Ok(bird)
     }
 
     async fn answer(&mut self) -> io::Result<()> {
-        timeout(ANSWER, self.answers.read_u8()).await??;
+        timeout(ANSWER, self.socket.read_u8()).await??;
         Ok(())
     }
 
@@ -166,8 +158,7 @@ impl Bird {
         let Some(before) = before else {
             return Ok(false);
         };
-        self.commands.write_all(b"\n").await?;
-        self.commands.flush().await?;
+        self.socket.write_all(b"\n").await?;
         self.answer().await?;
         let mut is_seen = false;
         for _ in 0..REPORTS {

@@ -61,10 +61,13 @@ pub struct Settings {
     #[arg(long, value_enum, value_name = "HOOKS", help_heading = "Kernel")]
     #[serde(deserialize_with = "word")]
     pub hooks: Option<HooksArg>,
-    /// Size of the ring buffer, of which sums need next to nothing [default: 64k]
+    /// Size of the ring buffer, for events; sums need none [default: 1M]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Kernel")]
     #[serde(deserialize_with = "bytes")]
     pub buffer: Option<u64>,
+    /// Give up privileges and most system calls once the programs are attached [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Kernel")]
+    pub confine: Option<bool>,
     /// Time between two looks at the kernel's sums [default: 1s]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
@@ -150,6 +153,7 @@ impl Settings {
             container: of_cgroups.1,
             hooks: self.hooks.or(others.hooks),
             buffer: self.buffer.or(others.buffer),
+            confine: self.confine.or(others.confine),
             interval: self.interval.or(others.interval),
             group_by: self.group_by.or(others.group_by),
             top_k: self.top_k.or(others.top_k),
@@ -239,6 +243,7 @@ pub struct Config {
     pub container: Option<String>,
     pub hooks: HooksArg,
     pub buffer: u64,
+    pub confine: bool,
     pub interval: Duration,
     pub group_by: By,
     pub top_k: usize,
@@ -268,7 +273,8 @@ impl Config {
             cgroup: settings.cgroup,
             container: settings.container,
             hooks: settings.hooks.unwrap_or(HooksArg::Auto),
-            buffer: settings.buffer.unwrap_or(64 << 10),
+            buffer: settings.buffer.unwrap_or(1 << 20),
+            confine: settings.confine.unwrap_or(true),
             interval: settings.interval.unwrap_or(Duration::from_secs(1)),
             group_by: settings.group_by.unwrap_or(By::Process),
             top_k: settings.top_k.unwrap_or(20),
@@ -307,6 +313,14 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether addresses in processes are told: to whoever has a token, or gets to a
+    /// socket. All who run on this machine get to an address of it.
+    pub fn tells_addresses(&self) -> bool {
+        matches!(self.listen, Listen::Unix(_))
+            || self.token_file.is_some()
+            || self.listen_insecurely
+    }
+
     /// Keys whose new values need a restart.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let Self {
@@ -315,6 +329,7 @@ impl Config {
             container,
             hooks,
             buffer,
+            confine,
             // These do not.
             interval: _,
             top_k: _,
@@ -333,6 +348,7 @@ impl Config {
             ("container", *container == new.container),
             ("hooks", *hooks == new.hooks),
             ("buffer", *buffer == new.buffer),
+            ("confine", *confine == new.confine),
             ("group_by", *group_by == new.group_by),
             ("listen", *listen == new.listen),
             ("token_file", *token_file == new.token_file),

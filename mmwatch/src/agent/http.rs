@@ -85,17 +85,17 @@ impl Site {
         token: watch::Receiver<Option<Token>>,
         books: Option<Books>,
     ) -> Self {
-        let (is_local, is_private) = match &config.listen {
-            Listen::Tcp(address) => (address.ip().is_loopback(), false),
+        let is_local = match &config.listen {
+            Listen::Tcp(address) => address.ip().is_loopback(),
             // No browser gets there.
-            Listen::Unix(_) => (false, true),
+            Listen::Unix(_) => false,
         };
         Self(Arc::new(Parts {
             told,
             token,
             is_local,
             books,
-            tells_addresses: is_private || config.token_file.is_some() || config.listen_insecurely,
+            tells_addresses: config.tells_addresses(),
             readings: Arc::new(Semaphore::new(READINGS)),
             request_timeout: config.request_timeout,
         }))

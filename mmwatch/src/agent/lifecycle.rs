@@ -18,7 +18,7 @@ use super::{
     config::{Config, Origin},
     feed::Feed,
     http::{self, Door, Token},
-    otlp::{Exporter, Files},
+    otlp::{Exporter, Files, Sender},
     series::{Counters, Series},
 };
 use crate::{
@@ -138,6 +138,37 @@ fn is_ready(
     }
 }
 
+/// What needs privileges, or may fail for reasons of others, and comes before anything else.
+pub struct Prepared {
+    config: Config,
+    origin: Origin,
+    token: Option<Token>,
+    sender: Option<Sender>,
+    door: Door,
+}
+
+impl Prepared {
+    /// Reads the token and what requests to receivers need, and starts to listen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for files that
+    /// cannot be read.
+    pub fn new(config: Config, origin: Origin) -> Result<Self> {
+        let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        let sender = config.otlp.as_ref().map(Sender::new).transpose()?;
+        let door = Door::open(&config.listen)?;
+        log::info!("listening on {}", config.listen);
+        Ok(Self {
+            config,
+            origin,
+            token,
+            sender,
+            door,
+        })
+    }
+}
+
 /// The agent apart from the loop that reads the kernel's sums.
 pub struct Agent {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
@@ -154,17 +185,20 @@ pub struct Agent {
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
-    /// Starts to listen, to fly the canary, and to tell systemd.
+    /// Starts to answer, to fly the canary, and to tell systemd.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
-    /// cannot be read.
-    pub fn start(config: Config, origin: Origin, system: &System) -> Result<Self> {
-        let token = config.token_file.as_deref().map(Token::read).transpose()?;
-        let door = Door::open(&config.listen)?;
+    /// [`Error::Io`] where the event loop does not take what it is to wait for.
+    pub fn start(prepared: Prepared, system: &System) -> Result<Self> {
+        let Prepared {
+            config,
+            origin,
+            token,
+            sender,
+            door,
+        } = prepared;
         let hangup = signal(SignalKind::hangup()).map_err(Error::io("listening for signals"))?;
-        log::info!("listening on {}", config.listen);
 
         let is_filtered = config.cgroup.is_some() || config.container.is_some();
         let snapshots = watch::Sender::new(None);
@@ -189,12 +223,12 @@ impl Agent {
             tokio::spawn(canary::watch(snapshots.subscribe(), period, sight));
         }
         let feed = Feed::default();
-        let exporter = match &config.otlp {
-            Some(otlp) => {
+        let exporter = match (&config.otlp, sender) {
+            (Some(otlp), Some(sender)) => {
                 let (otlp, health) = (otlp.clone(), health.clone());
-                Some(Exporter::start(otlp, health, &feed, system)?)
+                Some(Exporter::start(otlp, sender, health, &feed, system)?)
             }
-            None => None,
+            _ => None,
         };
         let books = exporter.as_ref().map(|exporter| exporter.books().clone());
         let told = http::Told {
@@ -207,7 +241,7 @@ impl Agent {
             http::Site::new(&config, told, token.subscribe(), books),
             &config,
             stop.subscribe(),
-        );
+        )?;
         let server = tokio::spawn(server);
         tokio::spawn(tell_systemd(health));
         let by = config.group_by;

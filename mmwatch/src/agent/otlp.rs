@@ -24,8 +24,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-pub use self::accounts::{Accounts, Books};
-use self::{deliver::deliver, events::Hopper, metrics::Encoder, queue::Queue, send::Sender};
+pub use self::{
+    accounts::{Accounts, Books},
+    send::Sender,
+};
+use self::{deliver::deliver, events::Hopper, metrics::Encoder, queue::Queue};
 use super::{
     config::Otlp,
     feed::{Feed, Losses},
@@ -99,10 +102,15 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for files that cannot be used, [`Error::Io`] for a clock that cannot
-    /// be read.
-    pub fn start(config: Otlp, health: Health, feed: &Feed, system: &System) -> Result<Self> {
-        let sender = watch::Sender::new(Arc::new(Sender::new(&config)?));
+    /// [`Error::Io`] for a clock that cannot be read.
+    pub fn start(
+        config: Otlp,
+        sender: Sender,
+        health: Health,
+        feed: &Feed,
+        system: &System,
+    ) -> Result<Self> {
+        let sender = watch::Sender::new(Arc::new(sender));
         let closing = watch::Sender::new(false);
         let clock = WallClock::sample()?;
         let resource = resource::resource();
@@ -186,7 +194,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As [`Exporter::start`]; then all stays as it was.
+    /// As [`Sender::new`]; then all stays as it was.
     pub fn read(&self) -> Result<()> {
         self.sender
             .send_replace(Arc::new(Sender::new(&self.config)?));

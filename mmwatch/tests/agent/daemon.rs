@@ -179,6 +179,10 @@ impl Daemon {
         assert_eq!(result, 0);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it says something.
     #[track_caller]
     pub fn wait_until_said(&self, what: &str) {

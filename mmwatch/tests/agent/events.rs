@@ -97,7 +97,7 @@ impl Stream {
     }
 
     /// All events, and the last account of what was lost.
-    fn to_the_end(mut self) -> (Vec<Value>, Value) {
+    fn rest(mut self) -> (Vec<Value>, Value) {
         let (mut events, mut lost) = (Vec::new(), Value::Null);
         loop {
             let (name, data) = self.next();
@@ -126,7 +126,7 @@ pub fn subscribers_are_told_what_they_asked_for() {
     let others = agent.subscribe(&format!("pid={}", std::process::id()));
     storm.rage(500);
     agent.daemon.end();
-    let (events, lost) = every.to_the_end();
+    let (events, lost) = every.rest();
     assert_eq!(lost["ring_full"].as_u64().unwrap_or(0), 0, "{lost}");
     assert_eq!(count(&events, "map", false), 501);
     assert_eq!(count(&events, "map", true), 500);
@@ -134,15 +134,9 @@ pub fn subscribers_are_told_what_they_asked_for() {
     assert!(events.iter().all(|event| event["pid"] == pid));
     assert!(events.iter().all(|event| event["type"] == "event"));
     // They are of no length.
-    assert_eq!(failed.to_the_end().0.len(), 0);
-    assert_eq!(failures.to_the_end().0.len(), 500);
-    assert!(
-        others
-            .to_the_end()
-            .0
-            .iter()
-            .all(|event| event["pid"] != pid)
-    );
+    assert_eq!(failed.rest().0.len(), 0);
+    assert_eq!(failures.rest().0.len(), 500);
+    assert!(others.rest().0.iter().all(|event| event["pid"] != pid));
 }
 
 pub fn the_kernel_sends_events_while_somebody_listens() {

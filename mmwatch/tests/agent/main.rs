@@ -1,12 +1,14 @@
 //! The real agent: with a real Prometheus, with clients that are not welcome, and with
 //! what systemd tells and hears. Some of what it maps is done by this very binary, called
-//! as `agent storm`. Needs root, the package `prometheus`, and for OpenTelemetry what
-//! `MMWATCH_OTLP_PYTHON` and `MMWATCH_VICTORIA_METRICS` name: `cargo xtask test` has all.
+//! as `agent storm` or `agent confined`. Needs root, the package `prometheus`, and for
+//! OpenTelemetry what `MMWATCH_OTLP_PYTHON` and `MMWATCH_VICTORIA_METRICS` name:
+//! `cargo xtask test` has all.
 
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod access;
+mod confined;
 mod daemon;
 mod events;
 mod life;
@@ -34,6 +36,8 @@ const TESTS: &[(&str, fn())] = tests![
     access::a_token_opens_what_it_should,
     access::a_socket_does_as_well_as_a_port,
     access::who_says_nothing_is_hung_up_on,
+    confined::every_thread_has_given_up_what_it_does_not_need,
+    confined::what_was_given_up_fails,
     events::subscribers_are_told_what_they_asked_for,
     events::the_kernel_sends_events_while_somebody_listens,
     events::who_reads_slowly_learns_what_is_lost,
@@ -60,9 +64,16 @@ const TESTS: &[(&str, fn())] = tests![
 ];
 
 fn main() -> ExitCode {
-    if env::args().nth(1).as_deref() == Some("storm") {
-        storm::main();
-        return ExitCode::SUCCESS;
+    match env::args().nth(1).as_deref() {
+        Some("storm") => {
+            storm::main();
+            return ExitCode::SUCCESS;
+        }
+        Some("confined") => {
+            confined::main();
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let trials = TESTS.iter().map(|&(name, test)| {
         Trial::test(name, move || {

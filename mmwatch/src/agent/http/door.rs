@@ -4,6 +4,7 @@ use std::{
     fs,
     fs::Permissions,
     io, mem,
+    net::TcpListener as StdTcpListener,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
@@ -70,9 +71,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Where connections come in.
 pub enum Door {
     /// On an address.
-    Tcp(TcpListener),
+    Tcp(StdTcpListener),
     /// On a socket with a name, which is gone when this is dropped.
-    Unix(UnixListener, PathBuf),
+    Unix(StdUnixListener, PathBuf),
 }
 
 impl Door {
@@ -83,10 +84,7 @@ impl Door {
     /// [`Error::Io`] where somebody else listens, or may not be listened.
     pub fn open(listen: &Listen) -> Result<Self> {
         let opened = match listen {
-            Listen::Tcp(address) => std::net::TcpListener::bind(address).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener).map(Self::Tcp)
-            }),
+            Listen::Tcp(address) => StdTcpListener::bind(address).map(Self::Tcp),
             Listen::Unix(path) => bind(path).map(|listener| Self::Unix(listener, path.clone())),
         };
         opened.map_err(Error::io(format!("listening on {listen}")))
@@ -103,7 +101,7 @@ impl Drop for Door {
 }
 
 /// A socket for its owner and group, in the place of one that nobody listens on.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<StdUnixListener> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
         && StdUnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -112,21 +110,53 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     }
     let listener = StdUnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    Ok(listener)
+}
+
+/// A door in the event loop.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(door: &Door) -> io::Result<Self> {
+        Ok(match door {
+            Door::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener.try_clone()?)?)
+            }
+            Door::Unix(listener, _) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener.try_clone()?)?)
+            }
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
 }
 
 /// Answers until `stop`, and lets the answers end that are under way.
+///
+/// # Errors
+///
+/// [`Error::Io`] where the event loop does not take the door.
 pub fn serve(
     door: Door,
     site: Site,
     config: &Config,
     mut stop: watch::Receiver<bool>,
-) -> impl Future<Output = ()> + use<> {
+) -> Result<impl Future<Output = ()> + use<>> {
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let head_timeout = config.request_timeout;
     let router = site.router();
-    async move {
+    let listener = Listener::new(&door).map_err(Error::io("listening"))?;
+    Ok(async move {
         let mut connections = JoinSet::new();
         loop {
             // Others wait in the kernel's queue, which is bounded too.
@@ -134,7 +164,7 @@ pub fn serve(
                 let Ok(slot) = slots.clone().acquire_owned().await else {
                     return std::future::pending().await;
                 };
-                (slot, accept(&door).await)
+                (slot, listener.accept().await)
             };
             let (slot, stream) = tokio::select! {
                 _ = stop.changed() => break,
@@ -152,20 +182,13 @@ pub fn serve(
                 drop(slot);
             });
         }
-        drop(door);
+        drop((listener, door));
         while connections.join_next().await.is_some() {}
-    }
+    })
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn accept(door: &Door) -> io::Result<Box<dyn Stream>> {
-    Ok(match door {
-        Door::Tcp(listener) => Box::new(listener.accept().await?.0),
-        Door::Unix(listener, _) => Box::new(listener.accept().await?.0),
-    })
-}
 
 async fn converse(
     stream: Box<dyn Stream>,

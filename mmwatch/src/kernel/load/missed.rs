@@ -26,24 +26,32 @@ pub(super) fn recursion(program: &Program) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Skipped because the probe found another one running on that CPU, or, at a
-/// function's return, because more tasks were inside than there are slots
-/// (`nmissed` of the probe, told by its link: 6.7 and later).
-pub(super) fn probe(program: &Program) -> Option<u64> {
-    let id = program.info().ok()?.id();
-    let link = loaded_links()
-        .filter_map(Result::ok)
-        .find(|link| link.program_id() == id)?;
-    link_missed(link.id()).ok().flatten()
+/// The link of a probe, which keeps it attached.
+pub(super) struct Probe(OwnedFd);
+
+impl Probe {
+    /// That of a program, found while mmwatch has all its privileges: links can only be
+    /// looked for with `CAP_SYS_ADMIN`.
+    pub(super) fn of(program: &Program) -> Option<Self> {
+        let id = program.info().ok()?.id();
+        let link = loaded_links()
+            .filter_map(Result::ok)
+            .find(|link| link.program_id() == id)?;
+        let mut by_id = [link.id(), 0, 0];
+        let fd = bpf(BPF_LINK_GET_FD_BY_ID, &mut by_id).ok()?;
+        // SAFETY: the call just made it for nobody else.
+        Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Skipped because the probe found another one running on that CPU, or, at a
+    /// function's return, because more tasks were inside than there are slots
+    /// (`nmissed` of the probe, told by its link: 6.7 and later).
+    pub(super) fn missed(&self) -> Option<u64> {
+        link_missed(&self.0).ok().flatten()
+    }
 }
 
-fn link_missed(id: u32) -> io::Result<Option<u64>> {
-    // union bpf_attr, its parts for the two commands.
-    let mut by_id = [id, 0, 0];
-    let fd = bpf(BPF_LINK_GET_FD_BY_ID, &mut by_id)?;
-    // SAFETY: the call just made it for nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-
+fn link_missed(link: &OwnedFd) -> io::Result<Option<u64>> {
     #[repr(C)]
     struct InfoByFd {
         bpf_fd: u32,
@@ -52,7 +60,7 @@ fn link_missed(id: u32) -> io::Result<Option<u64>> {
     }
     let mut info = [0_u64; 8];
     let mut by_fd = InfoByFd {
-        bpf_fd: fd.as_raw_fd().cast_unsigned(),
+        bpf_fd: link.as_raw_fd().cast_unsigned(),
         info_len: size_of_val(&info) as u32,
         info: info.as_mut_ptr() as u64,
     };

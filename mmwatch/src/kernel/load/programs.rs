@@ -34,7 +34,12 @@ pub(super) struct Programs {
 enum Link {
     Fentry(#[expect(dead_code, reason = "held for its Drop")] FEntryLink),
     Fexit(#[expect(dead_code, reason = "held for its Drop")] FExitLink),
-    Kprobe(#[expect(dead_code, reason = "held for its Drop")] KProbeLink),
+    Kprobe {
+        #[expect(dead_code, reason = "held for its Drop")]
+        link: KProbeLink,
+        /// Where the kernel counts what it skipped, and says so.
+        missed: Option<missed::Probe>,
+    },
     RawTracepoint(#[expect(dead_code, reason = "held for its Drop")] RawTracePointLink),
     PerfEvent(Events),
 }
@@ -82,7 +87,7 @@ impl Programs {
                 ledger,
                 missed: match self.missed_at_stop.get(number) {
                     Some(missed) => *missed,
-                    None => self.missed(program, events, &ledger),
+                    None => self.missed(number, program, events, &ledger),
                 },
             });
         }
@@ -98,13 +103,21 @@ impl Programs {
     }
 
     /// Runs of a program that the kernel skipped, as far as it says.
-    fn missed(&self, program: &Program, events: Option<u64>, ledger: &Ledger) -> Option<u64> {
+    fn missed(
+        &self,
+        number: usize,
+        program: &Program,
+        events: Option<u64>,
+        ledger: &Ledger,
+    ) -> Option<u64> {
         let loaded = self.ebpf.program(program.name)?;
         let recursion = missed::recursion(loaded);
         match program.attach {
             Attach::Kprobe(_) | Attach::Kretprobe(_) => {
-                let probe = missed::probe(loaded)?;
-                Some(probe + recursion.unwrap_or(0))
+                let Some(Link::Kprobe { missed, .. }) = self.links.get(number) else {
+                    return None;
+                };
+                Some(missed.as_ref()?.missed()? + recursion.unwrap_or(0))
             }
             Attach::Fentry(_) | Attach::Fexit(_) | Attach::RawTracepoint(_) => recursion,
             Attach::PerfEvent(_) => Some(events?.saturating_sub(ledger.fired)),
@@ -160,7 +173,11 @@ fn attach_program(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<Link,
             let kprobe: &mut KProbe = loaded.try_into()?;
             kprobe.load()?;
             let id = kprobe.attach(function, 0)?;
-            Link::Kprobe(kprobe.take_link(id)?)
+            let link = kprobe.take_link(id)?;
+            Link::Kprobe {
+                missed: missed::Probe::of(loaded),
+                link,
+            }
         }
         Attach::RawTracepoint(tracepoint) => {
             let raw: &mut RawTracePoint = loaded.try_into()?;
