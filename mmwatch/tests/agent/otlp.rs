@@ -231,6 +231,7 @@ fn an_absence(protocol: &str) {
         let group = [("group", pid.as_str()), ("op", "map")];
         (totals.sum("mmwatch.group.operations", &group) > 2.0 * COUNT as f64).then_some(())
     });
+    until("an empty queue", || (waiting(&agent) == 0.0).then_some(()));
     let said = agent.end();
     let totals = receiver.totals();
     assert_last_sums(&said, &totals);
@@ -409,7 +410,7 @@ pub fn victoria_metrics_has_what_the_agent_says() {
     let mut compared = 0;
     for (series, value) in &told {
         if series.contains(&of_storm) {
-            assert_eq!(victoria.value(series), Some(*value), "{series}");
+            until(series, || (victoria.value(series)? == *value).then_some(()));
             compared += 1;
         }
     }
