@@ -478,8 +478,9 @@ fn events_arrive(protocol: &str) {
     // Whatever was done before arrives before.
     let mut settled = look(&mut receiver);
     until("the last of these", || {
-        let before = std::mem::replace(&mut settled, look(&mut receiver));
+        // Longer than events wait for each other.
         thread::sleep(Duration::from_secs(2));
+        let before = std::mem::replace(&mut settled, look(&mut receiver));
         (before == settled).then_some(())
     });
     storm.rage(COUNT as u64);
