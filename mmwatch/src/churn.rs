@@ -172,8 +172,8 @@ pub struct ProcessReport {
     pub slope: Option<Slope>,
     /// Bytes of all its mappings now; `None` as for `vmas`.
     pub total_bytes: Option<u64>,
-    /// Its sums.
-    pub row: Row,
+    /// Its sums. Shared, because most processes do nothing, and reports are kept.
+    pub row: Arc<Row>,
 }
 
 impl ProcessReport {
@@ -348,6 +348,7 @@ impl Churn {
         let mut other = self.roomless.end_interval();
         other.total += &self.retired;
         let mut all = other.clone();
+        let idle = Arc::new(Row::default());
         let mut processes = Vec::with_capacity(shown);
         for (place, (_, key)) in order.iter().enumerate() {
             let Some(process) = self.processes.get_mut(key) else {
@@ -361,8 +362,14 @@ impl Churn {
                 }
                 continue;
             }
-            let row = counted.map_or_else(Row::default, |counted| counted.end_interval());
-            all.add(&row);
+            let row = counted.map_or_else(
+                || idle.clone(),
+                |counted| {
+                    let row = counted.end_interval();
+                    all.add(&row);
+                    Arc::new(row)
+                },
+            );
             processes.push(ProcessReport {
                 key: *key,
                 comm: process.comm,

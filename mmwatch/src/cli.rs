@@ -2,6 +2,7 @@
 //! the agent does.
 
 mod filter;
+mod manual;
 mod recording;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use clap::{
 
 pub use self::{
     filter::{FilterArgs, ScopeArg, ScopeArgs},
+    manual::{CompletionsArgs, ManArgs, ShellArg},
     recording::{RecordArgs, ReportArgs},
 };
 use crate::{
@@ -276,6 +278,17 @@ Examples:
   mmwatch flags 3                 a number as each argument
   mmwatch flags -o json           the table, one JSON object a line")]
     Flags(FlagsArgs),
+    /// Print what a shell needs to complete mmwatch's commands, options and values
+    ///
+    /// Debian's package and the tarball bring it along for all three shells.
+    #[command(after_help = "\
+Examples:
+  . <(mmwatch completions bash)   in this shell, until it ends
+  mmwatch completions fish > ~/.config/fish/completions/mmwatch.fish")]
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// Flags of `top`.

@@ -9,6 +9,7 @@
 
 // From the command line to what is to be done.
 pub mod cli;
+pub mod manual;
 pub mod options;
 pub mod run;
 

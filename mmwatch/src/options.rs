@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use clap_complete::Shell;
+
 pub use self::{
     agent::Agent,
     polling::Unpollable,
@@ -81,6 +83,13 @@ pub enum Task {
         form: Form,
         /// Which flags.
         question: Question,
+    },
+    /// Print what a shell completes with.
+    Completions(Shell),
+    /// Write the man pages.
+    Manual {
+        /// Into this directory.
+        dir: PathBuf,
     },
 }
 
@@ -238,6 +247,8 @@ impl Task {
                         .map_err(usage)?,
                 });
             }
+            CliCommand::Completions(args) => return Ok(Self::Completions(args.shell.into())),
+            CliCommand::Man(args) => return Ok(Self::Manual { dir: args.dir }),
             CliCommand::Maps(MapsArgs {
                 from: Some(path),
                 pid,

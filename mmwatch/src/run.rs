@@ -28,7 +28,7 @@ use crate::{
         load::{self, Attached},
         plan::{self, FaultPlan, Hooks, Plan},
     },
-    launch,
+    launch, manual,
     maps::{
         diff,
         read::{Reading, Source},
@@ -58,6 +58,8 @@ pub fn run(task: Task, system: &System) -> Result<u8> {
         Task::ConfigIsFine { file } => agent::is_fine(&file),
         Task::Check { form, hooks } => check(form, hooks, system),
         Task::Flags { form, question } => flags::answer(form, question),
+        Task::Completions(shell) => print(&manual::completions(shell)).map(|()| 0),
+        Task::Manual { dir } => manual::write(&dir).map(|()| 0),
     }
 }
 

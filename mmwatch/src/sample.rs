@@ -321,7 +321,8 @@ pub(crate) fn with_faults(touched: bool) -> Report {
     let mut report = report();
     report.faults = Some(Faults { touched });
     for (place, minor, major) in [(0, 120, 3), (1, 0, 0)] {
-        for row in [&mut report.processes[place].row, &mut report.all] {
+        let process = Arc::make_mut(&mut report.processes[place].row);
+        for row in [process, &mut report.all] {
             for sums in [&mut row.interval, &mut row.total] {
                 sums.minor_faults += minor;
                 sums.major_faults += major;

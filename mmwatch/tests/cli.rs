@@ -56,6 +56,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "shared",
         "agent",
         "check",
+        "completions",
         "flags",
         "Examples:",
         "Exit codes:",
@@ -118,11 +119,35 @@ fn wrong_options_are_wrong_use() {
         "twice --rotate",
     );
     assert_wrong_use(&["report"], "FILE");
+    assert_wrong_use(&["completions", "tcsh"], "fish");
     assert_wrong_use(&["trace", "--from", "x", "--", "true"], "--from");
     assert_wrong_use(&["top", "--from", "x", "-d", "1"], "--from");
     assert_wrong_use(&["stat", "--from", "x", "--hooks", "fentry"], "--from");
     assert_wrong_use(&["stat", "--from", "x", "--faults"], "--faults");
     assert_wrong_use(&["maps", "--from", "x", "1", "2"], "one process");
+}
+
+#[test]
+fn completions_are_printed_and_pages_written() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0, "{shell}");
+        assert!(stdout(&output).contains("mmwatch"), "{shell}");
+    }
+    let dir = std::env::temp_dir().join(format!("mmwatch-man-{}", std::process::id()));
+    let name = dir.to_str().unwrap();
+    let missing = run(&["man", name]);
+    assert_eq!(code(&missing), 1);
+    assert!(
+        stderr(&missing).contains("mmwatch.1"),
+        "{}",
+        stderr(&missing)
+    );
+    std::fs::create_dir(&dir).unwrap();
+    assert_eq!(code(&run(&["man", name])), 0);
+    let page = std::fs::read_to_string(dir.join("mmwatch-top.1")).unwrap();
+    assert!(page.contains(".TH mmwatch-top 1"), "{page}");
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{process, workspace::Workspace};
 /// The host's target by name. Given a target, cargo keeps flags away from build
 /// scripts and results in a directory of their own, so that static and ordinary
 /// builds do not undo each other's work.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What is asked of the build.
 #[derive(clap::Args)]

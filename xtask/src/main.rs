@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod dist;
 mod mutate;
 mod process;
 mod receivers;
@@ -46,9 +47,9 @@ enum Task {
     /// Run every check and test
     ///
     /// Formatting, lints, documentation, unit and command-line tests, and the kernel tests: on
-    /// this machine's kernel, which takes root, and on others in VMs; then user space's
-    /// instructions against their baseline, and whether the benchmarks run. Goes on after a failure
-    /// and lists all of them at the end.
+    /// this machine's kernel, which takes root, and on others in VMs; then whether what users
+    /// install can be installed, user space's instructions against their baseline, and whether the
+    /// benchmarks run. Goes on after a failure and lists all of them at the end.
     #[command(visible_alias = "ci")]
     Test,
     /// Measure what watching costs, against others and against the bars
@@ -64,6 +65,12 @@ enum Task {
     ///   cargo xtask bench --instructions
     #[command(verbatim_doc_comment)]
     Bench(bench::Options),
+    /// Make what users install: a tarball and Debian's package
+    ///
+    /// The static release build, man pages, completions for bash, zsh and fish, the service, the
+    /// configuration and the documentation, in target/dist with SHA256SUMS. The same commit gives
+    /// the same bytes. Prints the paths.
+    Dist(dist::Options),
     /// Break mmwatch on purpose, one thing at a time, and see that a test notices
     ///
     /// Works on a copy under target/mutants. Each test is run once on what is unbroken and must
@@ -111,6 +118,7 @@ fn execute(task: &Task) -> Result<ExitCode> {
         Task::Run(options) => run::run(&workspace, options),
         Task::Test => test::run(&workspace),
         Task::Bench(options) => bench::run(&workspace, options),
+        Task::Dist(options) => dist::run(&workspace, options),
         Task::Mutate(options) => mutate::run(&workspace, options),
         Task::Vm(options) => vm::run(&workspace, options),
     }

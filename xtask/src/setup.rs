@@ -41,6 +41,9 @@ const SERVER_PACKAGES: [&str; 1] = ["redis-tools"];
 const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
 /// What scrapes the agent in its tests, and what it sends to is written in.
 const AGENT_PACKAGES: [&str; 2] = ["prometheus", "python3-venv"];
+/// What checks the packages that users install: in a system of its own, and with the
+/// shells that are completed.
+const PACKAGING_PACKAGES: [&str; 4] = ["mmdebstrap", "lintian", "zsh", "fish"];
 const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
 const COMPILER_PACKAGES: [&str; 4] = [
     "rustc-web",
@@ -126,6 +129,21 @@ pub fn agent() -> Result<()> {
         return Ok(());
     }
     packages(&[("tests of the agent", AGENT_PACKAGES.as_slice())], false)
+}
+
+/// Installs what checks the packages that users install. Making them takes what every
+/// Debian has; elsewhere there is no making them.
+pub fn packaging(checks: bool) -> Result<()> {
+    if !process::exists("dpkg-deb") {
+        bail!("making a Debian package takes dpkg-deb: run this on Debian");
+    }
+    if checks {
+        packages(
+            &[("checking what users install", &PACKAGING_PACKAGES)],
+            false,
+        )?;
+    }
+    Ok(())
 }
 
 /// rustup's components for the checks.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     bench,
     build::{self, Linking},
-    process, receivers,
+    dist, process, receivers,
     run::as_root,
     setup, vm,
     workspace::{self, Workspace},
@@ -66,6 +66,9 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
         checks.step("kernel tests in VMs", || {
             let exit = vm::run(workspace, &vm::Options::default())?;
             succeeded(exit)
+        });
+        checks.step("what users install", || {
+            succeeded(dist::run(workspace, &dist::Options::checked())?)
         });
         checks.step("instructions of user space", || {
             succeeded(bench::instructions::run(workspace, false)?)

@@ -90,7 +90,7 @@ pub struct Settings {
     /// Ask for the token in this file: `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     pub token_file: Option<PathBuf>,
-    /// Listen without a token to others than this machine; whoever reaches the port reads all
+    /// Listen without a token to others than this machine; whoever reaches the port reads all but addresses
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "HTTP")]
     pub listen_insecurely: Option<bool>,
     /// Connections at the same time; others wait [default: 32]
@@ -316,9 +316,7 @@ impl Config {
     /// Whether addresses in processes are told: to whoever has a token, or gets to a
     /// socket. All who run on this machine get to an address of it.
     pub fn tells_addresses(&self) -> bool {
-        matches!(self.listen, Listen::Unix(_))
-            || self.token_file.is_some()
-            || self.listen_insecurely
+        matches!(self.listen, Listen::Unix(_)) || self.token_file.is_some()
     }
 
     /// Keys whose new values need a restart.

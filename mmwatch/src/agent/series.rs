@@ -27,6 +27,9 @@ const LEAD: f64 = 2.0;
 /// Time after which what a group did counts half, s.
 const HALF_LIFE_S: f64 = 60.0;
 
+/// A group without a series that is less busy than that is as good as new.
+const FORGOTTEN: f64 = 0.01;
+
 /// What tells a group from others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -91,7 +94,13 @@ impl Series {
                 .of(&process.member(), &mut |uid| users.name(uid))
                 .unwrap_or_else(|| NONE.to_owned());
             let comm = (self.by == By::Process).then(|| process.comm.to_string());
-            *news.entry(Name { group, comm }).or_default() += &process.row.interval;
+            let name = Name { group, comm };
+            // Most do nothing, most of the time, and there may be very many.
+            let is_idle = process.row.interval == Sums::default();
+            if is_idle && !self.scores.contains_key(&name) {
+                continue;
+            }
+            *news.entry(name).or_default() += &process.row.interval;
         }
         let unnamed = Name {
             group: OTHER.to_owned(),
@@ -129,15 +138,17 @@ impl Series {
         }
     }
 
-    /// Notes how busy each group is, and forgets those that are gone.
+    /// Notes how busy each group is, and forgets those that are gone or were quiet for long.
     fn score(&mut self, news: &BTreeMap<Name, Sums>, interval_ns: u64) {
         let left = 0.5_f64.powf(interval_ns as f64 / 1e9 / HALF_LIFE_S);
         let before = std::mem::take(&mut self.scores);
         self.scores = news
             .iter()
-            .map(|(name, sums)| {
+            .filter_map(|(name, sums)| {
                 let old = before.get(name).copied().unwrap_or(0.0);
-                (name.clone(), old * left + sums.all_ops().count as f64)
+                let score = old * left + sums.all_ops().count as f64;
+                let is_kept = score > FORGOTTEN || self.counters.groups.contains_key(name);
+                is_kept.then(|| (name.clone(), score))
             })
             .collect();
     }

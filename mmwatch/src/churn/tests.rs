@@ -186,7 +186,7 @@ fn processes_that_do_nothing_have_their_counts() {
     let process = find(&report, 100);
     assert_eq!((process.vmas, process.vmas_peak), (Some(120), Some(125)));
     assert_eq!(process.total_bytes, Some(409_600));
-    assert_eq!(process.row, Row::default());
+    assert_eq!(*process.row, Row::default());
 }
 
 #[test]

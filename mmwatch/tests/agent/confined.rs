@@ -163,7 +163,7 @@ const FORBIDDEN: &[(&str, Try)] = &[
         call(libc::SYS_socket, [libc::AF_PACKET as u64, 3, 0])
     }),
     ("to trace", || {
-        call(libc::SYS_ptrace, [libc::PTRACE_TRACEME as u64, 0, 0])
+        call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0])
     }),
     ("to read another's memory", || {
         call(libc::SYS_process_vm_readv, [1, 0, 0])

@@ -1,6 +1,6 @@
 //! The real agent: with a real Prometheus, with clients that are not welcome, and with
 //! what systemd tells and hears. Some of what it maps is done by this very binary, called
-//! as `agent storm` or `agent confined`. Needs root, the package `prometheus`, and for
+//! with another name as its first argument. Needs root, the package `prometheus`, and for
 //! OpenTelemetry what `MMWATCH_OTLP_PYTHON` and `MMWATCH_VICTORIA_METRICS` name:
 //! `cargo xtask test` has all.
 
@@ -9,6 +9,7 @@
 
 mod access;
 mod confined;
+mod crowd;
 mod daemon;
 mod events;
 mod life;
@@ -38,6 +39,7 @@ const TESTS: &[(&str, fn())] = tests![
     access::who_says_nothing_is_hung_up_on,
     confined::every_thread_has_given_up_what_it_does_not_need,
     confined::what_was_given_up_fails,
+    crowd::a_crowd_is_told_in_a_few_series,
     events::subscribers_are_told_what_they_asked_for,
     events::the_kernel_sends_events_while_somebody_listens,
     events::who_reads_slowly_learns_what_is_lost,
@@ -67,6 +69,10 @@ fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
         Some("storm") => {
             storm::main();
+            return ExitCode::SUCCESS;
+        }
+        Some("crowd") => {
+            crowd::main();
             return ExitCode::SUCCESS;
         }
         Some("confined") => {

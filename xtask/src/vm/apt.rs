@@ -125,6 +125,11 @@ Dir::Cache "{dir}/cache";
     )
 }
 
+/// The main mirror that this machine gets Debian's packages from.
+pub fn debian_mirror() -> String {
+    Mirrors::of_this_machine().main
+}
+
 /// Where the machine gets Debian's packages from.
 #[derive(Debug, PartialEq, Eq)]
 struct Mirrors {

@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{build, process, workspace::Workspace};
+pub use apt::debian_mirror;
 use console::{Console, Outcome};
 pub use counted::{all_series, counted};
 use initramfs::Rootfs;
