@@ -1,6 +1,6 @@
 //! The export by OTLP: what `/metrics` tells is sent to a receiver of OpenTelemetry.
 //!
-//! Each signal has a bounded [`queue`] and one who [delivers](deliver) what is in it, so
+//! Each signal has a bounded queue and one who delivers what is in it, so
 //! that neither waits for the other, and nobody waits for the receiver.
 
 mod accounts;
