@@ -1,6 +1,7 @@
 //! What must hold under every backend.
 
 mod agent;
+mod daemon;
 mod deploy;
 mod exact;
 mod faults;
@@ -100,6 +101,7 @@ pub const WATCHING: &[(&str, Case)] = &[
         "the_profile_has_all_calls_of_a_trace",
         deploy::the_profile_has_all_calls_of_a_trace,
     ),
+    ("a_confined_agent_sees", daemon::a_confined_agent_sees),
     (
         "nothing_is_left_in_the_kernel",
         watching::nothing_is_left_in_the_kernel,

@@ -17,7 +17,7 @@ const FOREIGN: &str = "mmwatch-test-foreign";
 
 /// What the containers map: lengths that nothing else has.
 const APP_LEN: u64 = 0x77_3000;
-const APP_MAPS: u64 = 500;
+pub const APP_MAPS: u64 = 500;
 const FOREIGN_LEN: u64 = 0x77_4000;
 /// Each is two events.
 const FOREIGN_PAIRS: u64 = 50_000;
