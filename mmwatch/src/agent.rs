@@ -1,4 +1,4 @@
-//! The daemon: what the kernel sums is told to whoever asks over HTTP.
+//! The daemon: what the kernel sums is told to whoever asks over HTTP, and sent by OTLP.
 //!
 //! One task owns the state, the [`pipeline`](crate::pipeline)'s. To it the agent is one
 //! more sink, which makes an immutable [`lifecycle::Snapshot`] of each report; whatever
@@ -11,5 +11,6 @@ pub mod feed;
 pub mod http;
 pub mod lifecycle;
 pub mod metrics;
+pub mod otlp;
 mod own;
 pub mod series;

@@ -105,6 +105,11 @@ fn write_decimal(digits: &mut [u8], mut number: u64) {
 }
 
 impl WallTime {
+    /// Nanoseconds after 1970.
+    pub const fn unix_ns(self) -> u64 {
+        self.unix_ns
+    }
+
     /// Time of day where the machine is, `HH:MM:SS.mmm`.
     pub fn local_time_of_day(self) -> TimeOfDay {
         let seconds = self.unix_ns / 1_000_000_000;

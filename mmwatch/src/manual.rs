@@ -177,7 +177,7 @@ fn describe(roff: &mut Roff, paragraph: &str) {
     let keys = paragraph
         .lines()
         .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| line.contains(" = ") && !line.starts_with(' '));
+        .filter(|line| (line.contains(" = ") || line.starts_with('[')) && !line.starts_with(' '));
     for (nth, key) in keys.enumerate() {
         roff.control(if nth == 0 { "TP" } else { "TQ" }, []);
         roff.text([bold(key)]);
@@ -254,9 +254,12 @@ mod tests {
     fn the_configuration_s_page_has_every_key() {
         let page = named("mmwatch.toml.5");
         for key in keys() {
-            let header = format!(r"\fB{key} = ");
+            // Those of a table stand below its name.
+            let name = key.rsplit('.').next().unwrap();
+            let header = format!(r"\fB{name} = ");
             assert!(page.contains(&header), "{header}: {page}");
         }
+        assert!(page.contains(r"\fB[otlp]"), "{page}");
         assert!(!page.contains("\n#"), "{page}");
         for title in [".SH \"WHAT IS WATCHED\"", ".SH HTTP"] {
             assert!(page.contains(title), "{title}: {page}");

@@ -5,6 +5,7 @@ mod build;
 mod dist;
 mod mutate;
 mod process;
+mod receivers;
 mod run;
 mod setup;
 mod test;

@@ -39,8 +39,8 @@ const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
 const SERVER_PACKAGES: [&str; 1] = ["redis-tools"];
 /// Against whose headers a test holds the table of flags.
 const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
-/// What scrapes the agent in its tests.
-const PROMETHEUS_PACKAGES: [&str; 1] = ["prometheus"];
+/// What scrapes the agent in its tests, and what it sends to is written in.
+const AGENT_PACKAGES: [&str; 2] = ["prometheus", "python3-venv"];
 /// What checks the packages that users install: in a system of its own, and with the
 /// shells that are completed.
 const PACKAGING_PACKAGES: [&str; 4] = ["mmdebstrap", "lintian", "zsh", "fish"];
@@ -124,14 +124,11 @@ pub fn benchmarks(rivals: bool) -> Result<()> {
 
 /// Installs what the agent is tested with. Elsewhere than on Debian, whatever is there
 /// has to do.
-pub fn prometheus() -> Result<()> {
+pub fn agent() -> Result<()> {
     if !process::exists("dpkg-query") {
         return Ok(());
     }
-    packages(
-        &[("tests of the agent", PROMETHEUS_PACKAGES.as_slice())],
-        false,
-    )
+    packages(&[("tests of the agent", AGENT_PACKAGES.as_slice())], false)
 }
 
 /// Installs what checks the packages that users install. Making them takes what every

@@ -1,6 +1,11 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in.
 
-use std::{env, path::Path, process::ExitCode, time::Instant};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -8,7 +13,7 @@ use serde_json::Value;
 use crate::{
     bench,
     build::{self, Linking},
-    dist, process,
+    dist, process, receivers,
     run::as_root,
     setup, vm,
     workspace::{self, Workspace},
@@ -84,18 +89,25 @@ fn succeeded(exit: ExitCode) -> Result<()> {
 /// The kernel tests with whatever this machine's own kernel offers.
 fn native(workspace: &Workspace) -> Result<()> {
     let built = build::kernel_tests(workspace, Linking::Dynamic)?;
-    run_as_root(workspace, &built.tests, &built.mmwatch)
+    run_as_root(workspace, &built.tests, &built.mmwatch, vec![])
 }
 
-/// The tests of `mmwatch agent`, with a Prometheus that scrapes it.
+/// The tests of `mmwatch agent`, with a Prometheus that scrapes it and receivers that it
+/// sends to.
 fn agent(workspace: &Workspace) -> Result<()> {
-    setup::prometheus()?;
+    setup::agent()?;
+    let receivers = receivers::get(workspace)?;
     let (tests, mmwatch) = build::agent_tests(workspace)?;
-    run_as_root(workspace, &tests, &mmwatch)
+    run_as_root(workspace, &tests, &mmwatch, receivers)
 }
 
-/// Runs tests that load kernel programs.
-fn run_as_root(workspace: &Workspace, tests: &Path, mmwatch: &Path) -> Result<()> {
+/// Runs tests that load kernel programs. They find other programs by these variables.
+fn run_as_root(
+    workspace: &Workspace,
+    tests: &Path,
+    mmwatch: &Path,
+    programs: Vec<(&str, PathBuf)>,
+) -> Result<()> {
     let is_ci = env::var_os("CI").is_some_and(|value| value == "true");
     if is_ci && !workspace::is_root()? {
         bail!("the kernel tests load kernel programs, which needs root: run CI as root");
@@ -103,7 +115,7 @@ fn run_as_root(workspace: &Workspace, tests: &Path, mmwatch: &Path) -> Result<()
     let mut tests = as_root(tests)?;
     // Where cargo itself would run them.
     tests.current_dir(workspace.root().join("mmwatch"));
-    process::run(tests.env("MMWATCH_BIN", mmwatch))
+    process::run(tests.env("MMWATCH_BIN", mmwatch).envs(programs))
 }
 
 /// Names of the integration tests of the crates that are tested by default.

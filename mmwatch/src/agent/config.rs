@@ -1,5 +1,7 @@
 //! What the agent is told: a TOML file, and a flag for each of its keys.
 
+mod otlp;
+
 use std::{
     fmt, fs,
     io::ErrorKind,
@@ -12,6 +14,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+pub use self::otlp::{Endpoint, Otlp, OtlpSettings, Protocol};
 use crate::{
     churn::By,
     cli::{HooksArg, ScopeArg, by_parser},
@@ -97,6 +100,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "HTTP")]
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
+    /// To whom metrics and events are sent.
+    #[command(flatten)]
+    pub otlp: OtlpSettings,
 }
 
 /// The settings alone, to list their keys.
@@ -106,7 +112,7 @@ struct Alone {
     _settings: Settings,
 }
 
-/// Every key of the file, in the order of `--help`.
+/// Every key of the file, in the order of `--help`; those of a table with its name and a dot.
 pub fn keys() -> Vec<String> {
     Alone::command()
         .get_arguments()
@@ -124,9 +130,8 @@ impl Settings {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let (line, column) = place(text, start);
-            let key = error.span().and_then(|span| text.get(span));
-            let message = match key.filter(|_| error.message().starts_with("unknown field")) {
-                Some(key) => unknown(key),
+            let message = match unknown(error.message()) {
+                Some(message) => message,
                 None => error.message().to_owned(),
             };
             usage(format!("{}:{line}:{column}: {message}", path.display()))
@@ -158,23 +163,31 @@ impl Settings {
             listen_insecurely: self.listen_insecurely.or(others.listen_insecurely),
             max_connections: self.max_connections.or(others.max_connections),
             request_timeout: self.request_timeout.or(others.request_timeout),
+            otlp: self.otlp.or(others.otlp),
         }
     }
 }
 
-fn unknown(key: &str) -> String {
-    let keys = keys();
+/// What serde says of a key that does not exist, with the nearest of those that it names:
+/// the keys of that table.
+fn unknown(message: &str) -> Option<String> {
+    let mut named = message
+        .strip_prefix("unknown field `")?
+        .split('`')
+        .step_by(2);
+    let (key, keys) = (named.next()?, named.collect::<Vec<_>>());
     let shown = Escaped(key.as_bytes());
+    let likeness = |near: &str| strsim::jaro_winkler(key, near);
     let nearest = keys
         .iter()
-        .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-    match nearest.filter(|near| strsim::jaro_winkler(key, near) > 0.7) {
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Some(match nearest.filter(|near| likeness(near) > 0.7) {
         Some(near) => format!("there is no key `{shown}`; did you mean `{near}`?"),
         None => format!(
             "there is no key `{shown}`; those that there are: {}",
             keys.join(", ")
         ),
-    }
+    })
 }
 
 /// Line and column of a byte, both from 1.
@@ -240,6 +253,7 @@ pub struct Config {
     pub listen_insecurely: bool,
     pub max_connections: usize,
     pub request_timeout: Duration,
+    pub otlp: Option<Otlp>,
 }
 
 impl Config {
@@ -273,6 +287,7 @@ impl Config {
             listen_insecurely: settings.listen_insecurely.unwrap_or(false),
             max_connections: settings.max_connections.unwrap_or(32),
             request_timeout: settings.request_timeout.unwrap_or(Duration::from_secs(10)),
+            otlp: Otlp::new(settings.otlp)?,
         };
         if !(INTERVALS.0..=INTERVALS.1).contains(&config.interval) {
             return Err(usage("interval must be from 10ms to 1m"));
@@ -323,6 +338,7 @@ impl Config {
             listen_insecurely,
             max_connections,
             request_timeout,
+            otlp,
         } = self;
         [
             ("scope", *scope == new.scope),
@@ -340,6 +356,7 @@ impl Config {
             ),
             ("max_connections", *max_connections == new.max_connections),
             ("request_timeout", *request_timeout == new.request_timeout),
+            ("otlp", *otlp == new.otlp),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))
@@ -446,138 +463,4 @@ fn parsed<'de, D: Deserializer<'de>, T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXAMPLE: &str = include_str!("../../../deploy/mmwatch.toml");
-
-    fn refusal(text: &str) -> String {
-        let path = Path::new("x.toml");
-        Settings::parse(text, path)
-            .and_then(Config::new)
-            .unwrap_err()
-            .to_string()
-    }
-
-    /// The keys that are commented out with their defaults.
-    fn uncommented() -> String {
-        EXAMPLE
-            .lines()
-            .filter_map(|line| line.strip_prefix('#'))
-            .filter(|line| !line.starts_with(' ') && line.contains(" = "))
-            .map(|line| format!("{line}\n"))
-            .collect()
-    }
-
-    #[test]
-    fn the_example_changes_nothing_as_it_is() {
-        let settings = Settings::parse(EXAMPLE, Path::new("mmwatch.toml")).unwrap();
-        assert_eq!(settings, Settings::default());
-    }
-
-    #[test]
-    fn the_example_has_every_key_and_its_default() {
-        let text = uncommented();
-        let named: Vec<_> = text
-            .lines()
-            .map(|line| line.split(' ').next().unwrap())
-            .collect();
-        for key in keys() {
-            assert_eq!(
-                named.iter().filter(|named| **named == key).count(),
-                1,
-                "{key}"
-            );
-        }
-        // What has no default has an example there.
-        let with_default: String = text
-            .lines()
-            .filter(|line| {
-                !["scope", "cgroup", "container", "token_file"]
-                    .contains(&line.split(' ').next().unwrap())
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
-        let set = Settings::parse(&with_default, Path::new("mmwatch.toml")).unwrap();
-        assert!(set.interval.is_some() && set.listen.is_some() && set.buffer.is_some());
-        assert_eq!(
-            Config::new(set).unwrap(),
-            Config::new(Settings::default()).unwrap()
-        );
-        // They are values all the same.
-        Settings::parse(&text, Path::new("mmwatch.toml")).unwrap();
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_place() {
-        for (text, want) in [
-            (
-                "top_k = 5\n\nintervall = \"1s\"",
-                "x.toml:3:1: there is no key `intervall`; did you mean `interval`?",
-            ),
-            (
-                "  interval = \"soon\"",
-                "x.toml:1:14: soon: expected a time such as 5, 5s, 500ms, 2m or 1h",
-            ),
-            (
-                "hooks = \"uprobe\"",
-                "x.toml:1:9: uprobe is none of auto, fentry, kprobe, tracepoint, proc",
-            ),
-            (
-                "group_by = \"host\"",
-                "x.toml:1:12: host is none of process, comm, exe, user, cgroup, container, pod",
-            ),
-            ("top_k = 0", "top_k must be from 1 to 1000"),
-            ("interval = \"1h\"", "interval must be from 10ms to 1m"),
-            (
-                "cgroup = \"/\"\ncontainer = \"4\"",
-                "cgroup and container exclude each other; leave one of them out",
-            ),
-            (
-                "listen = \"0.0.0.0:9464\"",
-                "listen 0.0.0.0:9464 is open to others than this machine: name a token_file, or \
-                 say listen_insecurely",
-            ),
-        ] {
-            assert_eq!(refusal(text), want);
-        }
-        assert!(refusal("zzz = 1").contains("those that there are: scope, "));
-        assert!(refusal("top_k = \"five\"").starts_with("x.toml:1:9: invalid type"));
-        assert!(refusal("top_k").starts_with("x.toml:1:"));
-    }
-
-    #[test]
-    fn flags_count_more_than_the_file() {
-        let file = Settings::parse(
-            "top_k = 5\ninterval = \"2s\"\ncgroup = \"/a\"",
-            "x".as_ref(),
-        );
-        let flags = Settings {
-            top_k: Some(7),
-            container: Some("4f".into()),
-            ..Settings::default()
-        };
-        let config = Config::new(flags.or(file.unwrap())).unwrap();
-        assert_eq!(config.top_k, 7);
-        assert_eq!(config.interval, Duration::from_secs(2));
-        assert_eq!((config.cgroup, config.container), (None, Some("4f".into())));
-    }
-
-    #[test]
-    fn what_needs_a_restart_is_named() {
-        let before = Config::new(Settings::default()).unwrap();
-        let after = Config {
-            interval: Duration::from_secs(9),
-            top_k: 3,
-            canary_interval: Duration::from_secs(9),
-            ..before.clone()
-        };
-        assert_eq!(before.needs_restart(&after), [""; 0]);
-        let after = Config {
-            group_by: By::Pod,
-            listen: Listen::Unix("/x".into()),
-            ..before.clone()
-        };
-        assert_eq!(before.needs_restart(&after), ["group_by", "listen"]);
-    }
-}
+mod tests;

@@ -105,8 +105,13 @@ impl Default for Feed {
 impl Feed {
     /// What switches the kernel's events on and off.
     pub fn switch(&self) -> Switch {
+        let mut wanted = self.0.wanted.subscribe();
+        // Who subscribed before is not to be overlooked.
+        if *wanted.borrow() {
+            wanted.mark_changed();
+        }
         Switch {
-            wanted: self.0.wanted.subscribe(),
+            wanted,
             are_sent: self.0.are_sent.clone(),
         }
     }
@@ -296,6 +301,14 @@ mod tests {
         assert!(!switch.wanted.has_changed().unwrap());
         drop(two);
         assert!(!*switch.wanted.borrow_and_update());
+    }
+
+    #[tokio::test]
+    async fn who_subscribes_before_the_loop_begins_is_not_overlooked() {
+        let feed = Feed::default();
+        assert!(!feed.switch().wanted.has_changed().unwrap());
+        let _one = feed.subscribe(all(), 1).unwrap();
+        assert!(feed.switch().wanted.has_changed().unwrap());
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ use super::{
     feed::Feed,
     lifecycle::Health,
     metrics,
+    otlp::Books,
 };
 use crate::{
     churn::By,
@@ -68,6 +69,8 @@ struct Parts {
     token: watch::Receiver<Option<Token>>,
     /// Whether only names of this machine may be in `Host`.
     is_local: bool,
+    /// Those of the export by OTLP, if there is one.
+    books: Option<Books>,
     /// Whether whoever gets here may know addresses of others' mappings.
     tells_addresses: bool,
     readings: Arc<Semaphore>,
@@ -76,7 +79,12 @@ struct Parts {
 
 impl Site {
     /// A site that shows what is `told`.
-    pub fn new(config: &Config, told: Told, token: watch::Receiver<Option<Token>>) -> Self {
+    pub fn new(
+        config: &Config,
+        told: Told,
+        token: watch::Receiver<Option<Token>>,
+        books: Option<Books>,
+    ) -> Self {
         let is_local = match &config.listen {
             Listen::Tcp(address) => address.ip().is_loopback(),
             // No browser gets there.
@@ -86,6 +94,7 @@ impl Site {
             told,
             token,
             is_local,
+            books,
             tells_addresses: config.tells_addresses(),
             readings: Arc::new(Semaphore::new(READINGS)),
             request_timeout: config.request_timeout,
@@ -192,8 +201,10 @@ async fn ready(State(site): State<Site>) -> Response {
 }
 
 async fn metrics_text(State(site): State<Site>) -> Response {
-    let health = &site.0.told.health;
-    match metrics::text(health, &site.0.told.system.proc, Instant::now()) {
+    let Told { health, system, .. } = &site.0.told;
+    let books = site.0.books.as_ref().map(Books::accounts);
+    let sources = metrics::Sources::look(health, &system.proc, books, Instant::now());
+    match metrics::text(sources.metrics()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

@@ -18,6 +18,7 @@ use super::{
     config::{Config, Origin},
     feed::Feed,
     http::{self, Door, Token},
+    otlp::{Exporter, Files, Sender},
     series::{Counters, Series},
 };
 use crate::{
@@ -142,24 +143,27 @@ pub struct Prepared {
     config: Config,
     origin: Origin,
     token: Option<Token>,
+    sender: Option<Sender>,
     door: Door,
 }
 
 impl Prepared {
-    /// Reads the token, and starts to listen.
+    /// Reads the token and what requests to receivers need, and starts to listen.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for a token that
+    /// [`Error::Io`] for an address that cannot be had, [`Error::Usage`] for files that
     /// cannot be read.
     pub fn new(config: Config, origin: Origin) -> Result<Self> {
         let token = config.token_file.as_deref().map(Token::read).transpose()?;
+        let sender = config.otlp.as_ref().map(Sender::new).transpose()?;
         let door = Door::open(&config.listen)?;
         log::info!("listening on {}", config.listen);
         Ok(Self {
             config,
             origin,
             token,
+            sender,
             door,
         })
     }
@@ -174,9 +178,10 @@ pub struct Agent {
     feed: Feed,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    exporter: Option<Exporter>,
 }
 
-/// Time that requests under way have to end.
+/// Time that requests under way, and the last export, have to end.
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
@@ -190,6 +195,7 @@ impl Agent {
             config,
             origin,
             token,
+            sender,
             door,
         } = prepared;
         let hangup = signal(SignalKind::hangup()).map_err(Error::io("listening for signals"))?;
@@ -217,6 +223,14 @@ impl Agent {
             tokio::spawn(canary::watch(snapshots.subscribe(), period, sight));
         }
         let feed = Feed::default();
+        let exporter = match (&config.otlp, sender) {
+            (Some(otlp), Some(sender)) => {
+                let (otlp, health) = (otlp.clone(), health.clone());
+                Some(Exporter::start(otlp, sender, health, &feed, system)?)
+            }
+            _ => None,
+        };
+        let books = exporter.as_ref().map(|exporter| exporter.books().clone());
         let told = http::Told {
             health: health.clone(),
             feed: feed.clone(),
@@ -224,14 +238,15 @@ impl Agent {
         };
         let server = http::serve(
             door,
-            http::Site::new(&config, told, token.subscribe()),
+            http::Site::new(&config, told, token.subscribe(), books),
             &config,
             stop.subscribe(),
         )?;
         let server = tokio::spawn(server);
         tokio::spawn(tell_systemd(health));
         let by = config.group_by;
-        tokio::spawn(reload(hangup, config, origin, live, pace, token));
+        let files = exporter.as_ref().map(Exporter::files);
+        tokio::spawn(reload(hangup, config, origin, live, pace, token, files));
         Ok(Self {
             snapshots,
             live: lived,
@@ -240,6 +255,7 @@ impl Agent {
             feed,
             stop,
             server,
+            exporter,
         })
     }
 
@@ -267,11 +283,16 @@ impl Agent {
         self.feed.switch()
     }
 
-    /// Takes no more requests, and lets those end that are under way.
+    /// Takes no more requests, lets those end that are under way, and sends the last sums.
     pub async fn end(self) {
         self.stop.send_replace(true);
+        let export = async {
+            if let Some(exporter) = self.exporter {
+                exporter.end(DRAIN).await;
+            }
+        };
         // The rest is cut off.
-        let _ = tokio::time::timeout(DRAIN, self.server).await;
+        let _ = tokio::join!(tokio::time::timeout(DRAIN, self.server), export);
     }
 }
 
@@ -283,6 +304,7 @@ async fn reload(
     live: watch::Sender<Live>,
     pace: watch::Sender<Duration>,
     token: watch::Sender<Option<Token>>,
+    files: Option<Files>,
 ) {
     while hangup.recv().await.is_some() {
         let new = match origin.load() {
@@ -300,6 +322,10 @@ async fn reload(
                 continue;
             }
         };
+        if let Some(Err(error)) = files.as_ref().map(Files::read) {
+            log::error!("the configuration stays as it was: {error}");
+            continue;
+        }
         let restart = config.needs_restart(&new);
         if !restart.is_empty() {
             log::warn!(

@@ -54,6 +54,8 @@ pub struct Series {
 pub struct Counters {
     /// Groups with a series.
     pub groups: BTreeMap<Name, Sums>,
+    /// When the series of each began at 0, ns of the boot clock.
+    pub since_boot_ns: BTreeMap<Name, u64>,
     /// All others.
     pub other: Sums,
     /// The sum of both.
@@ -111,9 +113,18 @@ impl Series {
 
         let Counters {
             groups,
+            since_boot_ns,
             other: rest,
             all,
         } = &mut self.counters;
+        // What is new in there was done in this interval.
+        let before_boot_ns = report.boot_ns.saturating_sub(report.interval_ns);
+        since_boot_ns.retain(|name, _| groups.contains_key(name));
+        for name in groups.keys() {
+            if !since_boot_ns.contains_key(name) {
+                since_boot_ns.insert(name.clone(), before_boot_ns);
+            }
+        }
         for sums in [&other, &report.other.interval]
             .into_iter()
             .chain(news.values())

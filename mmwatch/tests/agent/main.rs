@@ -1,6 +1,8 @@
 //! The real agent: with a real Prometheus, with clients that are not welcome, and with
 //! what systemd tells and hears. Some of what it maps is done by this very binary, called
-//! with another name as its first argument. Needs root, and the package `prometheus`.
+//! with another name as its first argument. Needs root, the package `prometheus`, and for
+//! OpenTelemetry what `MMWATCH_OTLP_PYTHON` and `MMWATCH_VICTORIA_METRICS` name:
+//! `cargo xtask test` has all.
 
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
@@ -11,7 +13,9 @@ mod crowd;
 mod daemon;
 mod events;
 mod life;
+mod otlp;
 mod prometheus;
+mod receiver;
 mod storm;
 
 use std::{env, process::ExitCode};
@@ -45,6 +49,20 @@ const TESTS: &[(&str, fn())] = tests![
     life::systemd_is_told_and_the_end_is_quick,
     life::two_capabilities_are_enough,
     life::the_unit_is_sound,
+    otlp::totals_are_the_agents_by_http,
+    otlp::totals_are_the_agents_by_grpc,
+    otlp::nothing_is_lost_while_the_receiver_is_away,
+    otlp::nothing_is_lost_while_grpc_is_away,
+    otlp::what_does_not_fit_is_counted,
+    otlp::answers_by_http_are_understood,
+    otlp::answers_by_grpc_are_understood,
+    otlp::tls_and_headers_by_http,
+    otlp::tls_and_headers_by_grpc,
+    otlp::victoria_metrics_has_what_the_agent_says,
+    otlp::events_arrive_by_http,
+    otlp::events_arrive_by_grpc,
+    otlp::too_many_events_are_counted,
+    otlp::a_wrong_export_is_refused_at_the_start,
 ];
 
 fn main() -> ExitCode {

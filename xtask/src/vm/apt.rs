@@ -61,7 +61,7 @@ impl Apt {
     /// One suite that a mirror no longer has must not cost the others: a failure
     /// is told, and whoever misses a kernel then says which.
     pub fn update(&self) -> Result<()> {
-        eprintln!("vm: reading Debian's lists of kernels");
+        eprintln!("vm: reading Debian's lists of packages");
         let mut update = self.command("apt-get");
         update
             .args(["--quiet", "--quiet", "update"])
@@ -80,17 +80,12 @@ impl Apt {
         Ok(packages::parse(&process::stdout(&mut search)?))
     }
 
-    /// Downloads a package into `dir` and returns its path. apt checks it against
-    /// the signed lists.
-    pub fn download(&self, name: &str, version: &str, dir: &Path) -> Result<PathBuf> {
+    /// Downloads a package, `NAME=VERSION` or `NAME/SUITE`, into `dir` and returns its
+    /// path. apt checks it against the signed lists.
+    pub fn download(&self, package: &str, dir: &Path) -> Result<PathBuf> {
         let mut download = self.command("apt-get");
         download
-            .args([
-                "--quiet",
-                "--quiet",
-                "download",
-                &format!("{name}={version}"),
-            ])
+            .args(["--quiet", "--quiet", "download", package])
             .current_dir(dir);
         process::run(&mut download)?;
         fs::read_dir(dir)?
@@ -98,7 +93,7 @@ impl Apt {
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
             .with_context(|| {
                 format!(
-                    "apt-get downloaded {name}, but left no .deb in {}",
+                    "apt-get downloaded {package}, but left no .deb in {}",
                     dir.display()
                 )
             })

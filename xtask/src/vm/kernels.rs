@@ -98,7 +98,8 @@ fn fetch(apt: &Apt, package: &Package, cache: &Path, series: &str) -> Result<()>
     let (tree, done) = (staging.join("tree"), staging.join("done"));
     fs::create_dir_all(&done).with_context(|| format!("cannot make {}", done.display()))?;
 
-    let archive = apt.download(&package.name, &package.version, &staging)?;
+    let wanted = format!("{}={}", package.name, package.version);
+    let archive = apt.download(&wanted, &staging)?;
     process::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&tree))?;
     let image = find_image(&tree)
         .with_context(|| format!("the package {} holds no vmlinuz", package.name))?;

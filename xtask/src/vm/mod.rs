@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: the kernel tests, or any command, in VMs with other kernels.
 
-mod apt;
+pub mod apt;
 mod console;
 mod counted;
 mod initramfs;

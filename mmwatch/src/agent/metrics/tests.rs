@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::{agent::series::Series, churn::By, clock::WallClock, process::Users, sample};
+use crate::{
+    agent::series::Series, churn::By, clock::WallClock, event::Op, process::Users, sample,
+};
 
 const DOCS: &str = include_str!("../../../../docs/metrics.md");
 
-fn snapshot(by: By, top_k: usize) -> Snapshot {
+pub(in crate::agent) fn snapshot(by: By, top_k: usize) -> Snapshot {
     let report = sample::report();
     let mut series = Series::new(by, Users::read("/nonexistent".as_ref()));
     series.count(&report, top_k);
@@ -21,9 +23,8 @@ fn snapshot(by: By, top_k: usize) -> Snapshot {
     }
 }
 
-fn written(snapshot: Option<Snapshot>) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics {
+pub(in crate::agent) fn sources(snapshot: Option<Snapshot>) -> Sources {
+    Sources {
         snapshot: snapshot.map(Arc::new),
         is_ready: true,
         seen_s: Some(1.0),
@@ -33,10 +34,12 @@ fn written(snapshot: Option<Snapshot>) -> String {
             resident_bytes: Some(1 << 20),
             bpf_s: Some(0.25),
         },
-    }));
-    let mut text = String::new();
-    encode(&mut text, &registry).unwrap();
-    text
+        export: Some(Accounts::sample()),
+    }
+}
+
+fn written(snapshot: Option<Snapshot>) -> String {
+    text(sources(snapshot).metrics()).unwrap()
 }
 
 /// Samples by name and labels.

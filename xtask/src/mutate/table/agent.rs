@@ -20,8 +20,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "the rest has no series",
-        "mmwatch/src/agent/metrics.rs",
-        "        .chain([(&other, &counters.other)])\n",
+        "mmwatch/src/agent/metrics/sums.rs",
+        "        all.push(group(&other, &counters.other));\n",
         "",
         Test::Unit("agent::metrics::tests::groups_add_up_to_the_totals"),
     ),
