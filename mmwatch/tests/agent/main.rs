@@ -49,6 +49,7 @@ const TESTS: &[(&str, fn())] = tests![
     life::systemd_is_told_and_the_end_is_quick,
     life::two_capabilities_are_enough,
     life::the_unit_is_sound,
+    life::the_unit_s_calls_are_enough,
     otlp::totals_are_the_agents_by_http,
     otlp::totals_are_the_agents_by_grpc,
     otlp::nothing_is_lost_while_the_receiver_is_away,
