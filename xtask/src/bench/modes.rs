@@ -26,7 +26,14 @@ const END_S: &str = "600";
 const CALLS: [&str; 4] = ["mmap", "munmap", "mprotect", "mremap"];
 
 /// The modes that are mmwatch, by their names in JSON.
-pub const OWN: [&str; 5] = ["stat", "trace", "trace_json", "trace_other", "trace_cgroup"];
+pub const OWN: [&str; 6] = [
+    "stat",
+    "trace",
+    "trace_json",
+    "record",
+    "trace_other",
+    "trace_cgroup",
+];
 
 /// A row of the tables.
 pub struct Mode {
@@ -150,7 +157,8 @@ fn mmwatch(
 ) -> Vec<Mode> {
     let own_pid = std::process::id().to_string();
     let cgroup = cgroup.as_ref().map(|cgroup| cgroup.0.display().to_string());
-    let rows: [(_, _, &[&str]); 5] = [
+    let recording = scratch.join("record.mmw").display().to_string();
+    let rows: [(_, _, &[&str]); 6] = [
         ("stat", "mmwatch stat: sums in the kernel", &["stat"]),
         (
             "trace",
@@ -161,6 +169,20 @@ fn mmwatch(
             "trace_json",
             "mmwatch trace -o json > FILE, in memory",
             &["trace", "-o", "json"],
+        ),
+        (
+            "record",
+            "mmwatch record, in memory, rotated",
+            // Room for as long as it takes.
+            &[
+                "record",
+                "-o",
+                &recording,
+                "--rotate",
+                "64M",
+                "--max-size",
+                "256M",
+            ],
         ),
         (
             "trace_other",

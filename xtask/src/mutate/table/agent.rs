@@ -95,4 +95,25 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "    let _ = (syscalls::give_up, needs.own_socket);\n",
         Test::Kernel("a_confined_agent_sees"),
     ),
+    mutation(
+        "what gave way in the export's queue is not counted",
+        "mmwatch/src/agent/otlp/queue.rs",
+        "            account.queue_full += oldest.items;\n",
+        "",
+        Test::Unit("agent::otlp::queue::tests::the_oldest_gives_way_but_not_while_it_is_sent"),
+    ),
+    mutation(
+        "a receiver rejects more than it got",
+        "mmwatch/src/agent/otlp/queue.rs",
+        "        let rejected = rejected.min(items);\n",
+        "",
+        Test::Unit("agent::otlp::queue::tests::a_receiver_cannot_reject_more_than_it_got"),
+    ),
+    mutation(
+        "quiet times are made up for by more events than allowed",
+        "mmwatch/src/agent/otlp/events.rs",
+        ".min(self.per_second);",
+        ";",
+        Test::Unit("agent::otlp::events::tests::so_many_are_allowed_in_a_second"),
+    ),
 ];
