@@ -199,6 +199,7 @@ fn a_storm_arrives(protocol: &str) {
     assert_last_sums(&said, &totals);
     let [made, sent, ..] = account(&said, "data points");
     assert_eq!((made, sent), (totals.number("points"), made));
+    assert_eq!(totals.number("unknown_ends"), 0);
 }
 
 pub fn totals_are_the_agents_by_http() {
@@ -240,6 +241,7 @@ fn an_absence(protocol: &str) {
         account(&said, "data points"),
         [points, points, 0, 0, 0, 0, 0]
     );
+    assert_eq!(totals.number("unknown_ends"), 0);
 }
 
 pub fn nothing_is_lost_while_the_receiver_is_away() {
@@ -458,7 +460,14 @@ fn events(totals: &Totals, pid: u32, name: &str, has_failed: bool) -> usize {
 fn events_arrive(protocol: &str) {
     const COUNT: usize = 300;
     let mut receiver = Receiver::new(protocol);
-    let args = ["--otlp-events", "--otlp-events-per-second", "100000"];
+    // All of the machine's, storms of other tests among them.
+    let args = [
+        "--otlp-events",
+        "--otlp-events-per-second",
+        "100000",
+        "--buffer",
+        "64M",
+    ];
     let agent = sending_to(&receiver, protocol, &args);
     let mut storm = Storm::new();
     let pid = storm.pid();

@@ -45,6 +45,8 @@ class Totals:
     def __init__(self):
         self.lock = threading.Lock()
         self.requests = self.points = self.ends = self.rejected = 0
+        # Ends of series of which no point had come: right only where points were lost.
+        self.unknown_ends = 0
         self.resource, self.headers = {}, {}
         self.metrics, self.records, self.complaints = {}, [], []
 
@@ -94,8 +96,10 @@ class Totals:
             self.complaints.append(f"{name} is of two kinds")
         if point.flags & NO_VALUE:
             self.ends += 1
-            if point.WhichOneof("value") or key not in known["series"]:
-                self.complaints.append(f"{name} {key} ends without having been")
+            if point.WhichOneof("value"):
+                self.complaints.append(f"{name} {key} has no value, and one")
+            if key not in known["series"]:
+                self.unknown_ends += 1
             known["series"].pop(key, None)
             return
         value = getattr(point, point.WhichOneof("value"))
@@ -151,6 +155,7 @@ class Totals:
                 },
                 "records": self.records,
                 "complaints": self.complaints,
+                "unknown_ends": self.unknown_ends,
             }
 
 
