@@ -44,6 +44,9 @@ use crate::{
 /// Records read before signals and ticks get their turn.
 const BATCH: usize = 16_384;
 
+/// The same where others in this thread take the events: no more than they have room for.
+const SHARED_BATCH: usize = 4096;
+
 /// What the loop is to do.
 pub struct Job {
     /// Where events or reports go.
@@ -306,7 +309,11 @@ impl<S: Source> Watch<S> {
 
     /// Reads a batch. Returns whether there may be more.
     fn read(&mut self) -> Result<bool> {
-        for _ in 0..BATCH {
+        let batch = match self.events {
+            Some(_) => SHARED_BATCH,
+            None => BATCH,
+        };
+        for _ in 0..batch {
             let Some(record) = self.source.next() else {
                 self.flush()?;
                 return Ok(false);

@@ -10,7 +10,10 @@ use std::sync::{
 };
 
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::unconstrained,
+};
 
 use crate::{event::Event, filter::Filter, ledger::Ledger, pipeline::Switch};
 
@@ -205,6 +208,11 @@ impl Subscription {
     /// What comes next; `None` at the agent's end. Losses are told once per report, at
     /// most. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<Item> {
+        // Whoever takes all that waits before others get their turn loses less of a storm.
+        unconstrained(self.following()).await
+    }
+
+    async fn following(&mut self) -> Option<Item> {
         loop {
             tokio::select! {
                 biased;
