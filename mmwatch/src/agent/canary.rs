@@ -39,6 +39,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub enum Sight {
     /// The filter leaves the canary out, so that nothing can be known.
     Filtered,
+    /// The kernel's table of sums has no room for it, so that nothing can be known.
+    Full,
     /// Not seen yet, or not any more.
     Unseen,
     /// Last seen then.
@@ -91,6 +93,7 @@ pub async fn watch(
             Ok(mut bird) => loop {
                 match bird.fly(&mut snapshots).await {
                     Ok(true) => sight.send_replace(Sight::Seen(Instant::now())),
+                    Ok(false) if has_no_room(&snapshots) => sight.send_replace(Sight::Full),
                     Ok(false) => {
                         log::warn!("what the canary maps is not what the kernel's sums say");
                         sight.send_replace(Sight::Unseen)
@@ -107,6 +110,13 @@ pub async fn watch(
         sight.send_replace(Sight::Unseen);
         sleep(period()).await;
     }
+}
+
+/// Whether there are processes that share one row of sums.
+fn has_no_room(snapshots: &watch::Receiver<Option<Arc<Snapshot>>>) -> bool {
+    let snapshot = snapshots.borrow();
+    let sum = snapshot.as_ref().map(|last| last.ledger.kernel_sum());
+    sum.is_some_and(|sum| sum.processes_full > 0)
 }
 
 /// The child, which ends when its socket does.

@@ -93,7 +93,7 @@ impl Health {
     pub fn seen(&self) -> Option<Instant> {
         match *self.sight.borrow() {
             Sight::Seen(at) => Some(at),
-            Sight::Filtered | Sight::Unseen => None,
+            Sight::Filtered | Sight::Full | Sight::Unseen => None,
         }
     }
 
@@ -134,7 +134,7 @@ fn is_ready(
             "the canary was seen {} s ago for the last time",
             age(at).as_secs()
         )),
-        Sight::Filtered | Sight::Seen(_) => Ok(()),
+        Sight::Filtered | Sight::Full | Sight::Seen(_) => Ok(()),
     }
 }
 
@@ -476,6 +476,7 @@ mod tests {
             (0, None, Sight::Filtered, Some("there is no report yet")),
             (0, Some(0), Sight::Unseen, Some("the canary is not seen")),
             (5, Some(0), Sight::Filtered, None),
+            (5, Some(0), Sight::Full, None),
             (
                 6,
                 Some(0),
