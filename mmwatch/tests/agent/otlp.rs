@@ -460,11 +460,13 @@ fn events(totals: &Totals, pid: u32, name: &str, has_failed: bool) -> usize {
 fn events_arrive(protocol: &str) {
     const COUNT: usize = 300;
     let mut receiver = Receiver::new(protocol);
-    // All of the machine's, storms of other tests among them.
+    // All of the machine's.
     let args = [
         "--otlp-events",
         "--otlp-events-per-second",
         "100000",
+        "--otlp-queue",
+        "64M",
         "--buffer",
         "64M",
     ];
