@@ -178,6 +178,7 @@ fn mmwatch(
                 "record",
                 "-o",
                 &recording,
+                "--force",
                 "--rotate",
                 "64M",
                 "--max-size",
