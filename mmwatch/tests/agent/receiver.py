@@ -17,6 +17,7 @@ import json
 import ssl
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -304,6 +305,18 @@ class Grpc:
         self.server.stop(grace=10).wait()
 
 
+def listen_again(server):
+    """Listens where it did. A connection of somebody else's may have the port by now, for a while."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return server.listen()
+        except (OSError, RuntimeError):
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.1)
+
+
 def main():
     kind, port, *certificate = sys.argv[1:]
     server = {"http": Http, "grpc": Grpc}[kind](int(port), certificate)
@@ -322,7 +335,7 @@ def main():
         elif command == "leave":
             server.leave()
         elif command == "return":
-            server.listen()
+            listen_again(server)
         else:
             sys.exit(f"no such command: {line}")
         print(json.dumps(result), flush=True)
