@@ -1,79 +1,86 @@
-//! Builds the kernel programs and puts the objects where `kernel::object` includes them from.
+//! Unpacks the compiled kernel programs of `bpf/` to where `kernel::load` includes them from,
+//! and fails where they are not those of the sources beside them.
+
+#[path = "bpf/manifest.rs"]
+mod manifest;
 
 use std::{
     env, fs,
+    fs::File,
+    io::{self, BufReader},
     path::{Path, PathBuf},
+    process,
 };
 
-use anyhow::{Context as _, Result};
-use aya_build::{Package, Toolchain};
-use object::{
-    build::elf::{Builder, SectionData},
-    elf,
-};
+use anyhow::{Context as _, Result, ensure};
+use flate2::bufread::GzDecoder;
 
-/// Directory of a toolchain that carries `core` for the BPF target (Debian's `rustc-web`).
-const TOOLCHAIN: &str = "MMWATCH_BPF_TOOLCHAIN";
+use self::manifest::{CRATES, Manifest, OBJECTS, SUFFIX};
 
-fn main() -> Result<()> {
-    println!("cargo:rerun-if-env-changed={TOOLCHAIN}");
-    println!("cargo:rerun-if-changed=../mmwatch-common/src");
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?)
-        .join("../mmwatch-ebpf");
+/// A directory with objects, not compressed, to take instead of those in the tree:
+/// `cargo xtask test` tests with it what it compiled from the sources.
+const OTHER_OBJECTS: &str = "MMWATCH_BPF_OBJECTS";
+
+fn main() {
+    if let Err(error) = build() {
+        // One sentence, which cargo shows as its own.
+        println!("cargo::error={error:#}");
+        process::exit(1);
+    }
+}
+
+fn build() -> Result<()> {
+    println!("cargo::rerun-if-env-changed={OTHER_OBJECTS}");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=bpf");
+    let bpf =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?).join("bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR")?);
 
-    let custom = env::var(TOOLCHAIN).ok();
-    let toolchain = match &custom {
-        Some(path) => Toolchain::Custom(path),
-        None => Toolchain::Nightly,
-    };
-    let root_dir = root
-        .to_str()
-        .context("the path of mmwatch-ebpf is not UTF-8")?;
-    let package = Package {
-        name: "mmwatch-ebpf",
-        root_dir,
-        ..Package::default()
-    };
-    if custom.is_some() {
-        // aya-ebpf and `watch` use inline assembly, which is unstable for BPF. Set here and not by whoever calls
-        // cargo: other build scripts watch the variable and would all run again.
-        // SAFETY: no other thread reads or writes the environment.
-        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,watch") };
-    }
-    aya_build::build_ebpf([package], toolchain)?;
-
-    // With AYA_BUILD_SKIP there is nothing to include; an empty object lets
-    // everything that needs no kernel build, and `load` says what is missing.
-    // The empty one may be there from the run before.
-    for name in ["watch", "probe", "places"] {
-        let object = out.join(name);
-        if fs::metadata(&object).is_ok_and(|object| object.len() > 0) {
-            strip(&object).with_context(|| format!("stripping {}", object.display()))?;
-        } else {
-            fs::write(&object, []).with_context(|| format!("writing {}", object.display()))?;
+    if let Some(dir) = env::var_os(OTHER_OBJECTS) {
+        println!("cargo::rerun-if-changed={}", dir.display());
+        for name in OBJECTS {
+            let from = Path::new(&dir).join(name);
+            fs::copy(&from, out.join(name))
+                .with_context(|| format!("{OTHER_OBJECTS}: cannot copy {}", from.display()))?;
         }
+        return Ok(());
+    }
+    if manifest::has_sources(&bpf) {
+        for name in CRATES {
+            for part in ["Cargo.toml", "src"] {
+                println!(
+                    "cargo::rerun-if-changed={}",
+                    bpf.join(name).join(part).display()
+                );
+            }
+        }
+    }
+    check(&bpf)?;
+    for name in OBJECTS {
+        let from = bpf.join(format!("{name}{SUFFIX}"));
+        let unpack = || -> io::Result<()> {
+            let mut object = GzDecoder::new(BufReader::new(File::open(&from)?));
+            io::copy(&mut object, &mut File::create(out.join(name))?)?;
+            Ok(())
+        };
+        unpack().with_context(|| format!("cannot unpack {}", from.display()))?;
     }
     Ok(())
 }
 
-/// Takes out what only debuggers read, nine tenths of an object: mmwatch carries
-/// the rest in its own executable. The types that the kernel reads (BTF) stay.
-fn strip(path: &Path) -> Result<()> {
-    let data = fs::read(path)?;
-    let mut object = Builder::read64(&*data)?;
-    for section in &mut object.sections {
-        let name = section.name.to_string();
-        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+/// Objects of other sources would be programs that nobody reads here.
+fn check(bpf: &Path) -> Result<()> {
+    let mut manifest = Manifest::read(bpf)?;
+    if !manifest::has_sources(bpf) {
+        manifest.sums.retain(|path, _| path.ends_with(SUFFIX));
     }
-    // LLVM keeps names of sections and of symbols in one table; the builder wants two.
-    let names = object.sections.add();
-    names.name = b".shstrtab"[..].into();
-    names.sh_type = elf::SHT_STRTAB;
-    names.sh_addralign = 1;
-    names.data = SectionData::SectionString;
-    let mut stripped = Vec::with_capacity(data.len());
-    object.write(&mut stripped)?;
-    fs::write(path, stripped)?;
+    let difference = manifest.difference(&manifest::sums(bpf)?);
+    ensure!(
+        difference.is_none(),
+        "the compiled kernel programs in mmwatch/bpf are stale: {}; run `cargo xtask bpf`, which \
+         compiles them anew (it installs a BPF toolchain where there is none)",
+        difference.unwrap_or_default()
+    );
     Ok(())
 }

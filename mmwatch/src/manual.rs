@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The configuration with every key: its comments are what mmwatch.toml(5) says.
-const CONFIGURATION: &str = include_str!("../../deploy/mmwatch.toml");
+const CONFIGURATION: &str = include_str!("../mmwatch.toml");
 
 /// What stands below each page.
 const SOURCE: &str = concat!("mmwatch ", env!("CARGO_PKG_VERSION"));

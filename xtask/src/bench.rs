@@ -25,7 +25,9 @@ use clap::ValueEnum;
 
 use self::{paired::Table, report::Report, scratch::Scratch};
 use crate::{
-    build, setup, vm,
+    build,
+    setup::{self, Need},
+    vm,
     workspace::{self, Workspace},
 };
 
@@ -177,7 +179,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         workspace::is_root()?,
         "benchmarks load kernel programs, as most of what they compare with does: run this as root"
     );
-    setup::benchmarks(true)?;
+    setup::ensure_for(&[Need::Instructions, Need::Bench])?;
     let setting = Setting::new(build::benches(workspace)?, options);
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let start = Instant::now();

@@ -8,11 +8,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::{process, workspace::Workspace};
+use crate::{process, setup, workspace::Workspace};
 
-/// The host's target by name. Given a target, cargo keeps flags away from build
-/// scripts and results in a directory of their own, so that static and ordinary
-/// builds do not undo each other's work.
+/// The host's target by name.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What is asked of the build.
@@ -35,14 +33,17 @@ pub enum Linking {
     Static,
 }
 
-/// The executables of the kernel tests.
-pub struct KernelTests {
-    /// The test binary.
-    pub tests: PathBuf,
-    /// That of the tests of `mmwatch shared`, which depends on the kernel's own
-    /// sorts of shared memory.
+/// The test binaries that need root, and the agent that they test. All are static: one build
+/// serves this machine and VMs.
+#[derive(Clone)]
+pub struct Tests {
+    /// The kernel tests.
+    pub kernel: PathBuf,
+    /// The tests of `mmwatch agent`.
+    pub agent: PathBuf,
+    /// The tests of `mmwatch shared`, which depends on the kernel's own sorts of shared memory.
     pub shared: PathBuf,
-    /// The agent that they test.
+    /// What they test.
     pub mmwatch: PathBuf,
 }
 
@@ -63,6 +64,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     } else {
         Linking::Dynamic
     };
+    setup::compiler()?;
     println!("{}", agent(workspace, options.release, linking)?.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -77,32 +79,17 @@ pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<P
     executable(&messages(&mut cargo, linking)?, "bin", "mmwatch")
 }
 
-/// Builds the kernel tests and the agent that they run: optimised where they are
-/// static, for the VMs are slow enough.
-pub fn kernel_tests(workspace: &Workspace, linking: Linking) -> Result<KernelTests> {
+/// Builds every test; returns those that are run apart.
+pub fn tests(workspace: &Workspace) -> Result<Tests> {
     let mut cargo = workspace.cargo("test");
-    cargo.args(["--no-run", "--package", "mmwatch", "--test", "kernel"]);
-    cargo.args(["--test", "shared"]);
-    if linking == Linking::Static {
-        cargo.arg("--release");
-    }
-    let messages = messages(&mut cargo, linking)?;
-    Ok(KernelTests {
-        tests: executable(&messages, "test", "kernel")?,
+    cargo.arg("--no-run");
+    let messages = messages(&mut cargo, Linking::Static)?;
+    Ok(Tests {
+        kernel: executable(&messages, "test", "kernel")?,
+        agent: executable(&messages, "test", "agent")?,
         shared: executable(&messages, "test", "shared")?,
         mmwatch: executable(&messages, "bin", "mmwatch")?,
     })
-}
-
-/// Builds the tests of `mmwatch agent` and what they test; returns the paths of both.
-pub fn agent_tests(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
-    let mut cargo = workspace.cargo("test");
-    cargo.args(["--no-run", "--package", "mmwatch", "--test", "agent"]);
-    let messages = messages(&mut cargo, Linking::Dynamic)?;
-    Ok((
-        executable(&messages, "test", "agent")?,
-        executable(&messages, "bin", "mmwatch")?,
-    ))
 }
 
 /// Builds what the benchmark takes.
@@ -122,11 +109,17 @@ pub fn benches(workspace: &Workspace) -> Result<Benches> {
 fn messages(cargo: &mut Command, linking: Linking) -> Result<String> {
     cargo.arg("--message-format=json-render-diagnostics");
     if linking == Linking::Static {
-        cargo
-            .args(["--target", TARGET])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        make_static(cargo);
     }
     process::stdout(cargo)
+}
+
+/// Has a cargo command work on the static build. What is built for a target gets a directory of
+/// its own, and build scripts no flags.
+pub fn make_static(cargo: &mut Command) -> &mut Command {
+    cargo
+        .args(["--target", TARGET])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
 }
 
 /// The path of an executable of this kind and name that cargo has built.
@@ -136,7 +129,9 @@ pub fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| {
             let target = &message["target"];
-            target["name"] == name && target["kind"][0] == kind
+            // A program's unit tests are an executable of the same name and kind.
+            let is_program = kind != "bin" || message["profile"]["test"] != true;
+            target["name"] == name && target["kind"][0] == kind && is_program
         })
         .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
         .with_context(|| format!("cargo built, but names no {kind} executable `{name}`"))
@@ -148,7 +143,8 @@ mod tests {
 
     const MESSAGES: &str = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"mmwatch"},"executable":null}
 not a message
-{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"mmwatch"},"executable":"/t/mmwatch"}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"mmwatch"},"profile":{"test":true},"executable":"/t/deps/mmwatch-1"}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"mmwatch"},"profile":{"test":false},"executable":"/t/mmwatch"}
 {"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/deps/kernel-1"}
 {"reason":"build-finished","success":true}"#;
 

@@ -17,7 +17,8 @@ use anyhow::{Context as _, Result, ensure};
 use self::contents::{File, Parts};
 use crate::{
     build::{self, Linking},
-    process, setup,
+    process,
+    setup::{self, Need},
     workspace::Workspace,
 };
 
@@ -43,10 +44,12 @@ impl Options {
 /// Makes all, and says on stdout what.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ensure!(
-        env::var_os("AYA_BUILD_SKIP").is_none(),
-        "with AYA_BUILD_SKIP there would be no kernel programs in what users install; unset it"
+        process::exists("dpkg-deb"),
+        "making a Debian package takes dpkg-deb: run this on Debian"
     );
-    setup::packaging(options.check)?;
+    if options.check {
+        setup::ensure_for(&[Need::Packaging])?;
+    }
     let mmwatch = build::agent(workspace, true, Linking::Static)?;
     let release = Release::of(workspace)?;
     let dir = workspace.target().join("dist");

@@ -1,6 +1,7 @@
 //! Sets up, builds, runs and tests mmwatch: `cargo xtask --help`.
 
 mod bench;
+mod bpf;
 mod build;
 mod dist;
 mod mutate;
@@ -17,6 +18,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::workspace::Workspace;
+
 /// Sets up, builds, runs and tests mmwatch
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
@@ -27,16 +30,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building and testing need
+    /// Install what tests need
     ///
     /// Finds what is there and installs what is missing: rustup's components, Debian's packages
-    /// (which takes root), bpf-linker. Without anything to do it takes less than a second, and
-    /// every other task begins with it.
+    /// (which takes root), bpf-linker. It never removes a package. Every other task begins with
+    /// the part of it that it needs; building and running need none of it.
     Setup(setup::Options),
     /// Build mmwatch with its kernel programs
     ///
     /// Prints the path of the executable.
     Build(build::Options),
+    /// Compile the kernel programs and refresh mmwatch/bpf with them
+    ///
+    /// The tree holds the compiled programs and a manifest of what they were compiled from, so
+    /// that building mmwatch takes no BPF toolchain. After a change of mmwatch-ebpf or
+    /// mmwatch-common, a build fails and names this command.
+    Bpf(bpf::Options),
     /// Build mmwatch and run it
     ///
     /// Runs through sudo unless run by root, and ends with mmwatch's own exit code:
@@ -106,15 +115,15 @@ fn main() -> ExitCode {
 }
 
 fn execute(task: &Task) -> Result<ExitCode> {
-    if let Task::Setup(options) = task {
-        setup::run(options)?;
-        eprintln!("setup: all is there");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let workspace = setup::run(&setup::Options::default())?;
+    let workspace = Workspace::new()?;
     match task {
-        Task::Setup(_) => Ok(ExitCode::SUCCESS),
+        Task::Setup(options) => {
+            setup::run(options)?;
+            eprintln!("setup: nothing is missing");
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Build(options) => build::run(&workspace, options),
+        Task::Bpf(options) => bpf::run(&workspace, options),
         Task::Run(options) => run::run(&workspace, options),
         Task::Test => test::run(&workspace),
         Task::Bench(options) => bench::run(&workspace, options),

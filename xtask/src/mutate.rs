@@ -217,7 +217,7 @@ impl Bench {
     fn new(original: &Workspace) -> Result<Self> {
         let directory = original.target().join("mutants");
         let bench = Self {
-            workspace: original.at(directory.join("tree")),
+            workspace: Workspace::at(directory.join("tree")),
             target: directory.join("target"),
         };
         let mut git = Command::new("git");

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build::{self, Linking},
-    process,
+    process, setup,
     workspace::{self, Workspace},
 };
 
@@ -26,6 +26,7 @@ pub struct Options {
 /// Becomes mmwatch, so that its exit code, its streams and signals to it need no
 /// passing on. Returns only if that fails.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    setup::compiler()?;
     let agent = build::agent(workspace, true, Linking::Dynamic)?;
     let mut command = as_root(&agent)?;
     if !options.args.is_empty() {

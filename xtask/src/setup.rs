@@ -1,18 +1,16 @@
-//! `cargo xtask setup`: everything that building and testing need, on a bare Debian
-//! with rustup. It changes nothing where all is there, and every task begins with it.
+//! What a task needs, installed when it is missing. A task asks for what it takes and no more:
+//! building and running mmwatch take a Rust and a C compiler, which nothing here installs.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
 
-use crate::{
-    process,
-    workspace::{self, BpfToolchain, DEBIAN, Workspace},
-};
+use crate::{bpf::Toolchain, process, workspace};
 
 /// What is asked of the setup.
 #[derive(Default, clap::Args)]
@@ -20,246 +18,234 @@ pub struct Options {
     /// Use the package manager without asking
     #[arg(short, long)]
     yes: bool,
+    /// For what to install (may be repeated) [default: what `cargo xtask test` takes]
+    #[arg(long = "for", value_name = "NEED")]
+    needs: Vec<Need>,
 }
 
-/// The LLVM that bpf-linker is built with. It reads the bitcode of compilers with
-/// this LLVM or an older one, never of a newer one.
-const LLVM: u32 = 22;
-const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
-const BPF_LINKER: &str = "0.13.0";
-/// Point releases of bpf-linker are as good.
-const BPF_LINKER_SERIES: &str = "bpf-linker 0.13.";
+/// A purpose for which something is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Need {
+    /// Formatting, lints and unit tests
+    Checks,
+    /// Compiling the kernel programs
+    Bpf,
+    /// Kernel tests on this machine, which run containers and read the kernel's headers
+    Kernel,
+    /// Tests of the agent
+    Agent,
+    /// Checking what users install
+    Packaging,
+    /// Counting user space's instructions
+    Instructions,
+    /// What benchmarks watch and compare with
+    Bench,
+}
 
-const VM_PACKAGES: [&str; 2] = ["qemu-system-x86", "busybox-static"];
-/// What tests make containers with, here and in VMs.
-const CONTAINER_PACKAGES: [&str; 1] = ["runc"];
-/// What mmwatch is compared with.
-const RIVAL_PACKAGES: [&str; 3] = ["bpftrace", "linux-perf", "strace"];
-/// A server to watch. What would start it by itself is another package.
-const SERVER_PACKAGES: [&str; 1] = ["redis-tools"];
-/// Against whose headers a test holds the table of flags.
-const HEADER_PACKAGES: [&str; 1] = ["linux-libc-dev"];
-/// What scrapes the agent in its tests, and what it sends to is written in.
-const AGENT_PACKAGES: [&str; 2] = ["prometheus", "python3-venv"];
-/// What checks the packages that users install: in a system of its own, and with the
-/// shells that are completed.
-const PACKAGING_PACKAGES: [&str; 4] = ["mmdebstrap", "lintian", "zsh", "fish"];
-const COUNTING_PACKAGES: [&str; 1] = ["valgrind"];
-const COMPILER_PACKAGES: [&str; 4] = [
-    "rustc-web",
-    "cargo-web",
-    "rust-web-clippy",
-    "libstd-rust-web-dev-bpf",
-];
-const LINKER_PACKAGES: [&str; 4] = [
-    "llvm-22-dev",
-    "libpolly-22-dev",
-    "zlib1g-dev",
-    "libzstd-dev",
-];
+impl Need {
+    /// What `cargo xtask test --quick` takes.
+    pub const QUICK: [Self; 2] = [Self::Checks, Self::Kernel];
+    /// What `cargo xtask test` takes.
+    pub const TEST: [Self; 6] = [
+        Self::Checks,
+        Self::Kernel,
+        Self::Bpf,
+        Self::Agent,
+        Self::Packaging,
+        Self::Instructions,
+    ];
 
-/// Finds what is there, installs what is missing, and says so on stderr.
-pub fn run(options: &Options) -> Result<Workspace> {
-    if !process::exists("rustup") {
-        bail!("rustup is missing: install it from https://rustup.rs, then run this again");
+    /// As part of a sentence.
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Checks => "checks and unit tests",
+            Self::Bpf => "compiling kernel programs",
+            Self::Kernel => "kernel tests",
+            Self::Agent => "tests of the agent",
+            Self::Packaging => "checking what users install",
+            Self::Instructions => "counting instructions",
+            Self::Bench => "benchmarks",
+        }
     }
-    components()?;
 
-    let has_dpkg = process::exists("dpkg-query");
-    let has_linker = has_linker();
-    let nightly = nightly_builds_core(has_dpkg)?;
-    if !(has_dpkg || nightly && has_linker) {
-        bail!(
-            "packages can be installed on Debian only; elsewhere run \
-             `rustup toolchain install nightly --component rust-src` and \
-             `cargo install bpf-linker --version {BPF_LINKER}`, then this again"
-        );
-    }
-    if has_dpkg {
-        let mut wanted = vec![
-            ("kernel tests in VMs", VM_PACKAGES.as_slice()),
-            ("kernel tests in containers", &CONTAINER_PACKAGES),
-            (
-                "comparing flags with the kernel's headers",
-                &HEADER_PACKAGES,
-            ),
+    /// Debian's packages.
+    fn packages(self) -> &'static [Package] {
+        // Functions called in a match arm are not promoted to statics; constants are.
+        const KERNEL: &[Package] = &[
+            Package::program("runc", "runc"),
+            Package::library("linux-libc-dev"),
         ];
-        if !nightly {
-            wanted.push(("compiling kernel programs", &COMPILER_PACKAGES));
-        }
-        if !has_linker {
-            wanted.push(("building bpf-linker", &LINKER_PACKAGES));
-        }
-        packages(&wanted, options.yes)?;
-    }
-    if !has_linker {
-        install_linker()?;
-    }
-    if nightly {
-        return Workspace::new(BpfToolchain::Nightly);
-    }
-    let llvm = llvm_of(DEBIAN)?;
-    if llvm > LLVM {
-        bail!(
-            "Debian's rustc has LLVM {llvm} and bpf-linker LLVM {LLVM}, which cannot read its \
-             output: move xtask/src/setup.rs to LLVM {llvm}"
-        );
-    }
-    Workspace::new(BpfToolchain::Debian)
-}
-
-/// Installs what benchmarks compare with, and what counts instructions. Elsewhere
-/// than on Debian, whatever is there has to do.
-pub fn benchmarks(rivals: bool) -> Result<()> {
-    if !process::exists("dpkg-query") {
-        return Ok(());
-    }
-    let mut wanted = vec![("counting instructions", COUNTING_PACKAGES.as_slice())];
-    if rivals {
-        wanted.push(("benchmarks, to compare with", &RIVAL_PACKAGES));
-        wanted.push(("benchmarks, to watch", &SERVER_PACKAGES));
-    }
-    packages(&wanted, false)
-}
-
-/// Installs what the agent is tested with. Elsewhere than on Debian, whatever is there
-/// has to do.
-pub fn agent() -> Result<()> {
-    if !process::exists("dpkg-query") {
-        return Ok(());
-    }
-    packages(&[("tests of the agent", AGENT_PACKAGES.as_slice())], false)
-}
-
-/// Installs what checks the packages that users install. Making them takes what every
-/// Debian has; elsewhere there is no making them.
-pub fn packaging(checks: bool) -> Result<()> {
-    if !process::exists("dpkg-deb") {
-        bail!("making a Debian package takes dpkg-deb: run this on Debian");
-    }
-    if checks {
-        packages(
-            &[("checking what users install", &PACKAGING_PACKAGES)],
-            false,
-        )?;
-    }
-    Ok(())
-}
-
-/// rustup's components for the checks.
-fn components() -> Result<()> {
-    let installed =
-        process::quiet_stdout(Command::new("rustup").args(["component", "list", "--installed"]))?;
-    for name in ["rustfmt", "clippy"] {
-        if !installed.lines().any(|line| line.starts_with(name)) {
-            eprintln!("setup: adding the component {name}, which `cargo xtask test` uses");
-            process::run(Command::new("rustup").args(["component", "add", name]))?;
+        const AGENT: &[Package] = &[
+            Package::program("prometheus", "prometheus"),
+            Package::library("python3-venv"),
+        ];
+        // In a system of its own, and with the shells that are completed.
+        const PACKAGING: &[Package] = &[
+            Package::program("mmdebstrap", "mmdebstrap"),
+            Package::program("lintian", "lintian"),
+            Package::program("zsh", "zsh"),
+            Package::program("fish", "fish"),
+        ];
+        const INSTRUCTIONS: &[Package] = &[Package::program("valgrind", "valgrind")];
+        // redis-tools has the server; what would start it by itself is another package.
+        const BENCH: &[Package] = &[
+            Package::program("bpftrace", "bpftrace"),
+            Package::program("linux-perf", "perf"),
+            Package::program("strace", "strace"),
+            Package::program("redis-tools", "redis-server"),
+        ];
+        match self {
+            // cargo's and rustup's own matters: `checks` and `Toolchain::get`.
+            Self::Checks | Self::Bpf => &[],
+            Self::Kernel => KERNEL,
+            Self::Agent => AGENT,
+            Self::Packaging => PACKAGING,
+            Self::Instructions => INSTRUCTIONS,
+            Self::Bench => BENCH,
         }
     }
-    Ok(())
 }
 
-/// Whether rustup's nightly can build kernel programs: it needs the source of
-/// `core`, and an LLVM that bpf-linker understands.
-fn nightly_builds_core(has_dpkg: bool) -> Result<bool> {
-    let mut sysroot = Command::new("rustup");
-    sysroot.args(["run", "nightly", "rustc", "--print", "sysroot"]);
-    let Ok(sysroot) = process::quiet_stdout(&mut sysroot) else {
-        return Ok(false);
+/// One of Debian's packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Package {
+    name: &'static str,
+    /// The program that is wanted of it: from wherever it comes.
+    program: Option<&'static str>,
+}
+
+impl Package {
+    const fn program(name: &'static str, program: &'static str) -> Self {
+        let program = Some(program);
+        Self { name, program }
+    }
+
+    /// One of which no program is wanted.
+    pub const fn library(name: &'static str) -> Self {
+        let program = None;
+        Self { name, program }
+    }
+}
+
+/// `cargo xtask setup`.
+pub fn run(options: &Options) -> Result<()> {
+    let needs = if options.needs.is_empty() {
+        &Need::TEST
+    } else {
+        options.needs.as_slice()
     };
-    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
-    // Trying to fetch it takes time where it cannot be had, so not on every run:
-    // only where the other way is not open yet.
-    let has_other_way = has_dpkg && missing(&COMPILER_PACKAGES)?.is_empty();
-    if !source.is_dir() && !has_other_way {
-        eprintln!("setup: adding nightly's rust-src, to build `core` for kernel programs");
-        let mut add = Command::new("rustup");
-        add.args(["component", "add", "rust-src", "--toolchain", "nightly"]);
-        if !process::succeeds(&mut add) {
-            eprintln!("setup: that cannot be had here; Debian's compiler does as well");
+    install(needs, options.yes)
+}
+
+/// Finds what is there, installs what is missing for `needs`, and says so on stderr.
+pub fn ensure_for(needs: &[Need]) -> Result<()> {
+    install(needs, false)
+}
+
+fn install(needs: &[Need], yes: bool) -> Result<()> {
+    let wanted: Vec<_> = needs
+        .iter()
+        .map(|need| (need.purpose(), need.packages()))
+        .collect();
+    packages(&wanted, yes)?;
+    if needs.contains(&Need::Checks) {
+        checks()?;
+    }
+    if needs.contains(&Need::Bpf) {
+        Toolchain::get(yes)?;
+    }
+    Ok(())
+}
+
+/// cargo's subcommands for checks.
+fn checks() -> Result<()> {
+    for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if process::succeeds(Command::new("cargo").args([subcommand, "--version"])) {
+            continue;
         }
+        ensure!(
+            process::exists("rustup"),
+            "`cargo {subcommand}` is missing: install {component} from where your Rust comes from"
+        );
+        eprintln!("setup: adding the component {component}");
+        process::run(Command::new("rustup").args(["component", "add", component]))?;
     }
-    Ok(source.is_dir() && llvm_of("nightly")? <= LLVM)
-}
-
-/// The LLVM that a toolchain's compiler writes bitcode for.
-fn llvm_of(toolchain: &str) -> Result<u32> {
-    let version =
-        process::quiet_stdout(Command::new("rustup").args(["run", toolchain, "rustc", "-vV"]))?;
-    llvm_major(&version)
-        .with_context(|| format!("`rustup run {toolchain} rustc -vV` names no LLVM version"))
-}
-
-fn llvm_major(version: &str) -> Option<u32> {
-    let llvm = version
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?;
-    llvm.split('.').next()?.parse().ok()
-}
-
-fn has_linker() -> bool {
-    process::quiet_stdout(Command::new("bpf-linker").arg("--version"))
-        .is_ok_and(|version| version.starts_with(BPF_LINKER_SERIES))
-}
-
-fn install_linker() -> Result<()> {
-    eprintln!("setup: building bpf-linker {BPF_LINKER}, which links kernel programs (a minute)");
-    let mut install = Command::new("cargo");
-    install
-        .args(["install", "bpf-linker", "--version", BPF_LINKER])
-        .args([
-            "--no-default-features",
-            "--features",
-            &format!("llvm-{LLVM}"),
-        ])
-        .env("LLVM_PREFIX", LLVM_PREFIX);
-    process::run(&mut install)?;
-    if !has_linker() {
-        bail!("bpf-linker is installed, but does not run: is cargo's bin directory in PATH?");
+    if !process::succeeds(Command::new("cargo").args(["nextest", "--version"])) {
+        eprintln!("setup: building cargo-nextest, which runs unit tests (some minutes)");
+        process::run(Command::new("cargo").args(["install", "--locked", "cargo-nextest"]))?;
     }
+    Ok(())
+}
+
+/// What building mmwatch takes besides cargo: a C compiler, for zstd and for ring. Asked before
+/// the build, whose own message about it is long.
+pub fn compiler() -> Result<()> {
+    ensure!(
+        process::exists("cc"),
+        "a C compiler is missing: install one, on Debian as root with `apt-get install gcc \
+         libc6-dev`, then run this again"
+    );
     Ok(())
 }
 
 /// Installs those of the wanted packages that are missing.
-fn packages(wanted: &[(&str, &[&str])], yes: bool) -> Result<()> {
+pub fn packages(wanted: &[(&str, &[Package])], yes: bool) -> Result<()> {
     let mut all = Vec::new();
-    for (purpose, names) in wanted {
-        let missing = missing(names)?;
+    for (purpose, packages) in wanted {
+        let missing = missing(packages)?;
         if !missing.is_empty() {
-            eprintln!(
-                "setup: for {purpose}, these packages are missing: {}",
-                missing.join(" ")
-            );
+            eprintln!("setup: {purpose}: missing {}", missing.join(" "));
             all.extend(missing);
         }
     }
     if all.is_empty() {
         return Ok(());
     }
-    if !workspace::is_root()? {
-        bail!(
-            "installing packages needs root; run as root:\n  apt-get update && \
-             apt-get install --yes --no-install-recommends {}",
-            all.join(" ")
-        );
-    }
+    let names = all.join(" ");
+    ensure!(
+        process::exists("apt-get"),
+        "these are installed on Debian only: {names}; install their like by hand"
+    );
+    ensure!(
+        workspace::is_root()?,
+        "installing packages takes root; run as root:\n  apt-get update && apt-get install \
+         --no-remove --no-install-recommends {names}"
+    );
     if !yes && io::stdin().is_terminal() && !confirm("Install them with apt-get?")? {
         bail!("not installed; `cargo xtask setup` asks again");
     }
-    apt_get(&["update", "--quiet"])?;
+    process::run(&mut apt_get(&["update", "--quiet"]))
+        .context("cannot read the lists of packages; is there a network?")?;
     let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
-    install.extend(all);
-    apt_get(&install)
+    install.extend(&all);
+    let mut simulate = apt_get(&install);
+    let plan = process::quiet_stdout(simulate.arg("--simulate"))?;
+    let removed = removed(&plan);
+    ensure!(
+        removed.is_empty(),
+        "apt-get would remove {} to install {names}, so nothing was installed; decide by hand: \
+         apt-get install --no-install-recommends {names}",
+        removed.join(" "),
+    );
+    process::run(apt_get(&install).arg("--no-remove"))
 }
 
-fn apt_get(args: &[&str]) -> Result<()> {
+/// The packages that a simulated installation removes.
+fn removed(plan: &str) -> Vec<&str> {
+    plan.lines()
+        .filter_map(|line| line.strip_prefix("Remv ")?.split(' ').next())
+        .collect()
+}
+
+fn apt_get(args: &[&str]) -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C")
         // stdout belongs to the task that called us.
         .stdout(io::stderr());
-    process::run(&mut apt_get)
+    apt_get
 }
 
 fn confirm(question: &str) -> Result<bool> {
@@ -270,19 +256,35 @@ fn confirm(question: &str) -> Result<bool> {
     Ok(answer.ends_with('\n') && matches!(answer.trim(), "" | "y" | "Y" | "yes"))
 }
 
-/// Those of `names` that are not installed.
-fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
+/// Names of those of `packages` that are not installed, and whose program is not here either.
+pub fn missing(packages: &[Package]) -> Result<Vec<&'static str>> {
+    let absent: Vec<_> = packages
+        .iter()
+        .filter(|package| !package.program.is_some_and(in_path))
+        .map(|package| package.name)
+        .collect();
+    if absent.is_empty() || !process::exists("dpkg-query") {
+        return Ok(absent);
+    }
     // Fails when it does not know one of the packages, and lists the others.
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
-        .args(names)
+        .args(&absent)
         .stderr(Stdio::null())
         .output()
         .context("cannot start dpkg-query")?;
     Ok(not_installed(
         &String::from_utf8_lossy(&output.stdout),
-        names,
+        &absent,
     ))
+}
+
+/// Whether a program is where a shell of root's finds it.
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|dir: PathBuf| Path::is_file(&dir.join(program)))
 }
 
 fn not_installed<'a>(listed: &str, names: &[&'a str]) -> Vec<&'a str> {
@@ -304,16 +306,27 @@ mod tests {
 
     #[test]
     fn packages_count_only_when_installed() {
-        let listed = "qemu-system-x86 installed\nzlib1g-dev config-files\ncpio installed\n";
-        let names = ["qemu-system-x86", "zlib1g-dev", "rustc-web"];
+        let listed = "mmdebstrap installed\nzlib1g-dev config-files\ncpio installed\n";
+        let names = ["mmdebstrap", "zlib1g-dev", "rustc-web"];
         assert_eq!(not_installed(listed, &names), ["zlib1g-dev", "rustc-web"]);
         assert_eq!(not_installed("", &names), names);
     }
 
     #[test]
-    fn llvm_is_the_major_version() {
-        let version = "rustc 1.96.0\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8\n";
-        assert_eq!(llvm_major(version), Some(22));
-        assert_eq!(llvm_major("rustc 1.96.0\n"), None);
+    fn a_program_from_elsewhere_is_as_good_as_its_package() {
+        let packages = [
+            Package::program("no-such-package", "sh"),
+            Package::program("no-such-package-2", "no-such-program"),
+        ];
+        assert_eq!(missing(&packages).unwrap(), ["no-such-package-2"]);
+    }
+
+    #[test]
+    fn removals_are_read_from_a_simulation() {
+        let plan = "Reading package lists...\n\
+                    Remv qemu-utils [1:10.0.2+ds-2] [libfdt1:amd64 ]\n\
+                    Inst libfdt1 (1.6.1-4 Debian:12.11/stable [amd64])\n";
+        assert_eq!(removed(plan), ["qemu-utils"]);
+        assert_eq!(removed("Inst a (1)\nConf a (1)\n"), [""; 0]);
     }
 }

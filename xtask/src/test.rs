@@ -11,11 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    bench,
-    build::{self, Linking},
+    bench, bpf,
+    build::{self},
     dist, process, receivers,
     run::as_root,
-    setup, vm,
+    setup::{self, Need},
+    vm,
     workspace::{self, Workspace},
 };
 
@@ -36,9 +37,7 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
         let mut clippy = workspace.cargo("clippy");
         process::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
     });
-    checks.step("clippy of the kernel programs", || {
-        process::run(&mut workspace.bpf_clippy())
-    });
+    checks.step("clippy of the kernel programs", || bpf::clippy(workspace));
     checks.step("documentation", || {
         let mut doc = workspace.cargo("doc");
         process::run(doc.arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
@@ -88,17 +87,17 @@ fn succeeded(exit: ExitCode) -> Result<()> {
 
 /// The kernel tests with whatever this machine's own kernel offers.
 fn native(workspace: &Workspace) -> Result<()> {
-    let built = build::kernel_tests(workspace, Linking::Dynamic)?;
-    run_as_root(workspace, &built.tests, &built.mmwatch, vec![])
+    let built = build::tests(workspace)?;
+    run_as_root(workspace, &built.kernel, &built.mmwatch, vec![])
 }
 
 /// The tests of `mmwatch agent`, with a Prometheus that scrapes it and receivers that it
 /// sends to.
 fn agent(workspace: &Workspace) -> Result<()> {
-    setup::agent()?;
+    setup::ensure_for(&[Need::Agent])?;
     let receivers = receivers::get(workspace)?;
-    let (tests, mmwatch) = build::agent_tests(workspace)?;
-    run_as_root(workspace, &tests, &mmwatch, receivers)
+    let built = build::tests(workspace)?;
+    run_as_root(workspace, &built.agent, &built.mmwatch, receivers)
 }
 
 /// Runs tests that load kernel programs. They find other programs by these variables.

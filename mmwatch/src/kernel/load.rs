@@ -38,7 +38,7 @@ use crate::{
     source::{Identity, KernelCounters, Listed, ProcessKey, ProcessSums, Source, Wake},
 };
 
-/// The kernel programs, as compiled by the build script.
+/// The kernel programs, as the build script unpacked them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watch"));
 
 /// Share of the ring buffer from which on the kernel wakes the reader: one in this many.
@@ -250,12 +250,6 @@ fn load_object(
     sizes: &[(&'static str, u32)],
     smaller: impl FnOnce() -> String,
 ) -> Result<(Ebpf, Btf), Failure> {
-    if OBJECT.is_empty() {
-        return Err(Failure::Other(Error::Kernel(
-            "this mmwatch was built without its kernel programs; build it with `cargo xtask build`"
-                .to_owned(),
-        )));
-    }
     let btf = Btf::parse_file(facts.vmlinux(), Endianness::default())
         .map_err(|error| other("reading the kernel's BTF", &error))?;
     let offsets: Offsets = facts.offsets();

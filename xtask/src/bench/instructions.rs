@@ -12,7 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{agent::CASES, watched::values};
-use crate::{build, process, setup, workspace::Workspace};
+use crate::{
+    build, process,
+    setup::{self, Need},
+    workspace::Workspace,
+};
 
 /// From the top directory.
 const BASELINE: &str = "mmwatch/benches/instructions.json";
@@ -37,7 +41,7 @@ struct Baseline {
 
 /// Counts, and holds it against the baseline or makes it the new one.
 pub fn run(workspace: &Workspace, record: bool) -> Result<ExitCode> {
-    setup::benchmarks(false)?;
+    setup::ensure_for(&[Need::Instructions])?;
     let built = build::benches(workspace)?;
     let counted = Baseline {
         rustc: rustc()?,

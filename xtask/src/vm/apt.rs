@@ -3,11 +3,12 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::packages::{self, Package};
 use crate::process;
@@ -99,11 +100,60 @@ impl Apt {
             })
     }
 
+    /// Unpacks packages of a suite and all that they depend on into `dir`, as on a machine where
+    /// nothing is installed yet. Nothing is installed here either.
+    pub fn unpack(&self, suite: &str, packages: &[&str], dir: &Path) -> Result<()> {
+        let archives = dir.with_extension("archives");
+        let partial = archives.join("partial");
+        fs::create_dir_all(&partial)
+            .with_context(|| format!("cannot make {}", partial.display()))?;
+        let mut download = self.command("apt-get");
+        download
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", archives.display()))
+            .args(["--quiet", "--quiet", "--yes", "--download-only"])
+            .args(["--no-install-recommends", "--target-release", suite])
+            .arg("install")
+            .args(packages)
+            .stdout(Stdio::null());
+        process::run(&mut download)?;
+        // Where every Debian has them by now: packages name either place.
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            let (link, merged) = (dir.join(name), Path::new("usr").join(name));
+            fs::create_dir_all(dir.join(&merged))?;
+            symlink(&merged, &link).with_context(|| format!("cannot make {}", link.display()))?;
+        }
+        for entry in fs::read_dir(&archives)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                extract(&path, dir)?;
+            }
+        }
+        fs::remove_dir_all(&archives)?;
+        Ok(())
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(&self.config).env("LC_ALL", "C");
         command
     }
+}
+
+/// Unpacks a package. As with `dpkg -x`, but links to directories stay what they are.
+fn extract(package: &Path, dir: &Path) -> Result<()> {
+    let mut dpkg = Command::new("dpkg");
+    dpkg.arg("--fsys-tarfile").arg(package);
+    let mut files = dpkg
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start dpkg")?;
+    let pipe = files.stdout.take().context("dpkg has no stdout")?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--keep-directory-symlink", "--directory"]);
+    process::run(tar.arg(dir).stdin(pipe))?;
+    ensure!(files.wait()?.success(), "`{}` failed", process::line(&dpkg));
+    Ok(())
 }
 
 /// apt reads this after the machine's own configuration, whose proxy and the like

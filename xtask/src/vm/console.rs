@@ -1,11 +1,15 @@
-//! What a VM's console says: the command's output, its verdict, and what the
-//! kernel has to complain about.
+//! What a VM's console says: the command's output, its verdict, what the kernel has to
+//! complain about, and when.
+
+use std::time::Duration;
 
 /// Before this line it is the firmware and the kernel that speak.
 const BEGIN: &str = "mmwatch-vm: begin";
 const VERDICT: &str = "mmwatch-vm: exit ";
 /// What the kernel tests print when the kernel cannot have the backend at all.
 const NOT_AVAILABLE: &str = "not available: ";
+/// Before what the kernel tests print of their starts of mmwatch.
+const STARTS: &str = "starts of mmwatch: ";
 /// Their exit code in that case.
 const NOT_AVAILABLE_CODE: i32 = 77;
 
@@ -18,6 +22,21 @@ pub struct Console {
     not_available: Option<String>,
     /// What each harness wrote last.
     results: Vec<String>,
+    times: Times,
+}
+
+/// Where the time of a VM went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times {
+    /// From QEMU's start to the first line of ours.
+    pub boot: Duration,
+    /// From there to the verdict.
+    pub run: Duration,
+    /// How often mmwatch was started, and how long one start takes, which is mostly the
+    /// kernel's verifier.
+    pub starts: Option<(u32, Duration)>,
+    /// Each case, in the order in which they were run.
+    pub cases: Vec<(String, Duration)>,
 }
 
 /// How the tests of one VM ended.
@@ -32,15 +51,16 @@ pub enum Outcome {
 }
 
 impl Console {
-    /// Takes the next line; returns what of it the command wrote, or the kernel
-    /// meanwhile. A command may end in the middle of a line, so our marks can
-    /// stand at the end of one.
-    pub fn line<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+    /// Takes the next line, which came so long after QEMU's start; returns what of it the
+    /// command wrote, or the kernel meanwhile. A command may end in the middle of a line, so our
+    /// marks can stand at the end of one.
+    pub fn line<'a>(&mut self, line: &'a str, now: Duration) -> Option<&'a str> {
         if self.complaint.is_none() && is_complaint(line) {
             self.complaint = Some(line.trim().to_owned());
         }
         if !self.began {
             self.began = line.ends_with(BEGIN);
+            self.times.boot = now;
             return None;
         }
         if self.exit.is_some() {
@@ -48,14 +68,28 @@ impl Console {
         }
         if let Some((before, code)) = line.split_once(VERDICT) {
             self.exit = code.parse().ok();
+            self.times.run = now.saturating_sub(self.times.boot);
             return Some(before).filter(|text| !text.is_empty());
         }
         if let Some(reason) = line.strip_prefix(NOT_AVAILABLE) {
             self.not_available = Some(reason.to_owned());
         } else if line.starts_with("test result: ") {
             self.results.push(line.to_owned());
+        } else if let Some(starts) = line.strip_prefix(STARTS) {
+            self.times.starts = starts_of(starts);
+        } else if let Some(name) = line.strip_prefix("test ") {
+            // The harness ends the line when the case has ended.
+            let name = name.split(' ').next().unwrap_or(name).to_owned();
+            let before: Duration = self.times.cases.iter().map(|(_, time)| *time).sum();
+            let time = now.saturating_sub(self.times.boot + before);
+            self.times.cases.push((name, time));
         }
         Some(line)
+    }
+
+    /// Where the time went so far.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Whether the verdict has come, so that nothing but the power-off is left.
@@ -111,6 +145,13 @@ impl Console {
     }
 }
 
+/// `44 of 4.40 s`
+fn starts_of(text: &str) -> Option<(u32, Duration)> {
+    let (count, each) = text.strip_suffix(" s")?.split_once(" of ")?;
+    let each = Duration::try_from_secs_f64(each.parse().ok()?).ok()?;
+    Some((count.parse().ok()?, each))
+}
+
 /// `7` of `test result: ok. 7 passed; 0 failed; …`.
 fn passed(result: &str) -> Option<u32> {
     let counts = result.strip_prefix("test result: ok. ")?;
@@ -152,7 +193,7 @@ mod tests {
     fn outcome(lines: &[&str]) -> Outcome {
         let mut console = Console::default();
         for line in lines {
-            console.line(line);
+            console.line(line, Duration::ZERO);
         }
         console.outcome()
     }
@@ -255,6 +296,36 @@ mod tests {
     }
 
     #[test]
+    fn times_are_those_of_the_lines() {
+        let mut console = Console::default();
+        for (line, second) in [
+            ("SeaBIOS", 1),
+            (BEGIN, 4),
+            ("test fentry::first   ... ok", 9),
+            ("a line of the next", 10),
+            ("test fentry::second  ... seed 1", 16),
+            ("ok", 17),
+            ("starts of mmwatch: 2 of 4.50 s", 17),
+            ("mmwatch-vm: exit 0", 18),
+        ] {
+            console.line(line, Duration::from_secs(second));
+        }
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            *console.times(),
+            Times {
+                boot: seconds(4),
+                run: seconds(14),
+                starts: Some((2, Duration::from_millis(4_500))),
+                cases: vec![
+                    ("fentry::first".to_owned(), seconds(5)),
+                    ("fentry::second".to_owned(), seconds(7)),
+                ],
+            }
+        );
+    }
+
+    #[test]
     fn only_the_commands_lines_are_shown() {
         let mut console = Console::default();
         let lines = [
@@ -265,7 +336,10 @@ mod tests {
             "no end of linemmwatch-vm: exit 3",
             "[ 9.1] x",
         ];
-        let shown: Vec<&str> = lines.iter().filter_map(|line| console.line(line)).collect();
+        let shown: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| console.line(line, Duration::ZERO))
+            .collect();
         assert_eq!(shown, ["hello", "", "no end of line"]);
         assert!(console.is_over());
         assert_eq!(console.exit_code(), Ok(3));

@@ -9,6 +9,7 @@ use super::{
     initramfs::Rootfs,
     kernels::{self, Kernel},
     qemu::Clock,
+    tools::Tools,
 };
 use crate::workspace::Workspace;
 
@@ -35,10 +36,11 @@ pub fn counted(
     scripts: &[(&'static str, String)],
 ) -> Result<Vec<Counted>> {
     let dir = workspace.target().join("vm");
+    let tools = Tools::get(&dir)?;
     let kernels = kernels::get(&dir, series)?;
     let lab = Lab {
         dir,
-        rootfs: Rootfs::new(programs)?,
+        rootfs: Rootfs::new(tools, programs)?,
         clock: Clock::Instructions,
         deadline: DEADLINE,
     };

@@ -12,24 +12,28 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use super::tools::Tools;
 use crate::process;
 
-const BUSYBOX: &str = "/bin/busybox";
+const BUSYBOX: &str = "usr/bin/busybox";
 const INIT: &str = include_str!("init.sh");
 
 /// Programs that need ld.so, one to see how it is loaded and one that runs containers, and
-/// all that they need. Libraries have the same place here and there.
+/// all that they need: by their paths there, and among the unpacked packages.
 const DYNAMIC: [(&str, &str); 5] = [
-    ("bin/dynamic-cat", "/bin/cat"),
-    ("bin/runc", "/usr/sbin/runc"),
+    ("bin/dynamic-cat", "usr/bin/cat"),
+    ("bin/runc", "usr/sbin/runc"),
     (
         "lib/x86_64-linux-gnu/libseccomp.so.2",
-        "/lib/x86_64-linux-gnu/libseccomp.so.2",
+        "usr/lib/x86_64-linux-gnu/libseccomp.so.2",
     ),
-    ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2"),
+    (
+        "lib64/ld-linux-x86-64.so.2",
+        "usr/lib64/ld-linux-x86-64.so.2",
+    ),
     (
         "lib/x86_64-linux-gnu/libc.so.6",
-        "/lib/x86_64-linux-gnu/libc.so.6",
+        "usr/lib/x86_64-linux-gnu/libc.so.6",
     ),
 ];
 
@@ -54,6 +58,7 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// What every VM of one run has in common.
 pub struct Rootfs {
+    tools: Tools,
     applets: Vec<String>,
     /// Static executables, by their names in `/bin`.
     programs: Vec<(String, PathBuf)>,
@@ -61,14 +66,24 @@ pub struct Rootfs {
 
 impl Rootfs {
     /// busybox and `programs`, which must be static.
-    pub fn new(programs: Vec<(String, PathBuf)>) -> Result<Self> {
-        let applets = process::quiet_stdout(Command::new(BUSYBOX).arg("--list"))?;
+    pub fn new(tools: Tools, programs: Vec<(String, PathBuf)>) -> Result<Self> {
+        let busybox = tools.path(BUSYBOX);
+        let applets = process::quiet_stdout(Command::new(busybox).arg("--list"))?;
         let applets = applets
             .lines()
             .filter(|name| *name != "busybox")
             .map(str::to_owned)
             .collect();
-        Ok(Self { applets, programs })
+        Ok(Self {
+            tools,
+            applets,
+            programs,
+        })
+    }
+
+    /// What it is made of.
+    pub fn tools(&self) -> &Tools {
+        &self.tools
     }
 
     /// Writes the archive; `script` is what the VM runs.
@@ -87,12 +102,12 @@ impl Rootfs {
             archive.add("etc/group", REGULAR | 0o644, b"root:x:0:\n")?;
             archive.add("init", REGULAR | 0o755, INIT.as_bytes())?;
             archive.add("run.sh", REGULAR | 0o755, script.as_bytes())?;
-            archive.file("bin/busybox", Path::new(BUSYBOX))?;
+            archive.file("bin/busybox", &self.tools.path(BUSYBOX))?;
             for applet in &self.applets {
                 archive.add(&format!("bin/{applet}"), SYMLINK | 0o777, b"busybox")?;
             }
             for (name, from) in DYNAMIC {
-                archive.file(name, Path::new(from))?;
+                archive.file(name, &self.tools.path(from))?;
             }
             for (name, program) in &self.programs {
                 archive.file(&format!("bin/{name}"), program)?;

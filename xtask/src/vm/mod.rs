@@ -8,6 +8,7 @@ mod kernels;
 mod matrix;
 mod packages;
 mod qemu;
+mod tools;
 
 use std::{
     fs,
@@ -30,6 +31,7 @@ use initramfs::Rootfs;
 use kernels::Kernel;
 use matrix::Cell;
 use qemu::Clock;
+use tools::Tools;
 
 /// A VM keeps one of our CPUs busy, since QEMU emulates in a single thread.
 const AT_ONCE: usize = 2;
@@ -101,9 +103,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     };
     let mut programs = Vec::new();
     if !options.bare {
-        let built = build::kernel_tests(workspace, build::Linking::Static)?;
+        let built = build::tests(workspace)?;
         programs.push(("mmwatch".to_owned(), built.mmwatch));
-        programs.push(("kernel-tests".to_owned(), built.tests));
+        programs.push(("kernel-tests".to_owned(), built.kernel));
         programs.push(("shared-tests".to_owned(), built.shared));
     }
     for file in &options.add {
@@ -113,11 +115,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         programs.push((name.to_string_lossy().into_owned(), file.clone()));
     }
     let dir = workspace.target().join("vm");
+    let tools = Tools::get(&dir)?;
     let kernels = kernels::get(&dir, &series)?;
     let lab = Lab {
         deadline: Duration::from_secs(options.deadline.unwrap_or(DEADLINE_S)),
         dir,
-        rootfs: Rootfs::new(programs)?,
+        rootfs: Rootfs::new(tools, programs)?,
         clock: Clock::Time,
     };
 
@@ -259,7 +262,15 @@ impl Lab {
             &format!("export MMWATCH_BIN=/bin/mmwatch\n{script}"),
         )?;
         let (clock, deadline) = (self.clock, self.deadline);
-        let console = qemu::boot(&kernel.image, &initramfs, &log, clock, deadline, show);
+        let console = qemu::boot(
+            self.rootfs.tools(),
+            &kernel.image,
+            &initramfs,
+            &log,
+            clock,
+            deadline,
+            show,
+        );
         remove(&initramfs)?;
         console
     }

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::console::Console;
+use super::{console::Console, tools::Tools};
 
 /// From the verdict to the end of QEMU; the verdict stands whatever happens here.
 const POWER_OFF: Duration = Duration::from_secs(20);
@@ -36,6 +36,7 @@ pub enum Clock {
 /// Boots `kernel` and reads its console to the end, into `log` and, where the
 /// command wrote it, to `show`. Without a verdict within `deadline` it ends too.
 pub fn boot(
+    tools: &Tools,
     kernel: &Path,
     initramfs: &Path,
     log: &Path,
@@ -45,11 +46,11 @@ pub fn boot(
 ) -> Result<Console> {
     let mut log_file =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut qemu = command(kernel, initramfs, clock)
+    let mut qemu = command(tools, kernel, initramfs, clock)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start qemu-system-x86_64")?;
+        .context("cannot start QEMU")?;
     let output = qemu.stdout.take().context("QEMU has no stdout")?;
 
     // A thread of its own reads, for a pipe's read cannot be given a deadline.
@@ -64,16 +65,18 @@ pub fn boot(
     });
 
     let mut console = Console::default();
-    let mut end = Instant::now() + deadline;
+    let start = Instant::now();
+    let mut end = start + deadline;
     let mut follow = || -> Result<()> {
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let line = String::from_utf8_lossy(&line);
                     let line = line.trim_end_matches('\r');
-                    writeln!(log_file, "{line}")?;
+                    let now = start.elapsed();
+                    writeln!(log_file, "{:7.1} {line}", now.as_secs_f64())?;
                     let was_over = console.is_over();
-                    if let Some(text) = console.line(line) {
+                    if let Some(text) = console.line(line, now) {
                         show(text)?;
                     }
                     if console.is_over() && !was_over {
@@ -104,11 +107,12 @@ pub fn boot(
     Ok(console)
 }
 
-fn command(kernel: &Path, initramfs: &Path, clock: Clock) -> Command {
+fn command(tools: &Tools, kernel: &Path, initramfs: &Path, clock: Clock) -> Command {
     // setpriv: no VM outlives us, however we end.
     let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    tools.qemu(&mut command);
     command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         // Emulation, since KVM is not to be had on every machine that tests. One
         // thread for both CPUs: with a thread each, a CPU may run code that the
         // other has just replaced, and attaching programs replaces code all the

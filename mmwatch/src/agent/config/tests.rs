@@ -1,6 +1,6 @@
 use super::*;
 
-const EXAMPLE: &str = include_str!("../../../../deploy/mmwatch.toml");
+const EXAMPLE: &str = include_str!("../../../mmwatch.toml");
 
 fn refusal(text: &str) -> String {
     let path = Path::new("x.toml");

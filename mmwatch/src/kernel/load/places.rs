@@ -12,7 +12,7 @@ use mmwatch_common::{
 use super::{KernelFilter, chain, config, tables};
 use crate::kernel::facts::Facts;
 
-/// The program, as compiled by the build script.
+/// The program, as the build script unpacked it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/places"));
 
 /// The places of all processes of the agent's own pid namespace and those below it, and the
@@ -22,9 +22,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pl
 ///
 /// Why the kernel does not tell.
 pub fn ask(facts: &Facts, within: u64) -> Result<Vec<Place>, String> {
-    if OBJECT.is_empty() {
-        return Err("mmwatch was built without its kernel programs".to_owned());
-    }
     let btf =
         Btf::parse_file(facts.vmlinux(), Endianness::default()).map_err(|error| chain(&error))?;
     let mut ebpf = EbpfLoader::new()

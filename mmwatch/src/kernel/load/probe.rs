@@ -12,7 +12,7 @@ use mmwatch_common::probe::{self, Answer as Whereabouts};
 use super::{chain, perf::Events};
 use crate::kernel::{facts::Answer, plan::SoftwareEvent};
 
-/// The probe programs, as compiled by the build script.
+/// The probe programs, as the build script unpacked it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
 
 /// A function that every kernel has and that mmwatch hooks anyway.
@@ -83,9 +83,6 @@ fn load(
     nonce: u64,
     task_stack: Option<u32>,
 ) -> Result<(Ebpf, Result<Btf, String>), String> {
-    if OBJECT.is_empty() {
-        return Err("mmwatch was built without its kernel programs".to_owned());
-    }
     let btf = Btf::parse_file(vmlinux, Endianness::default()).map_err(|error| chain(&error));
     let task_stack = task_stack.unwrap_or(mmwatch_common::config::NO_OFFSET);
     let ebpf = EbpfLoader::new()
