@@ -48,7 +48,8 @@ impl Manifest {
         Self::parse(&text).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads a manifest's text.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut manifest = Self::default();
         for line in text.lines() {
             if let Some(compiler) = line.strip_prefix(COMPILER) {

@@ -37,6 +37,9 @@ pub struct Options {
     /// Only see that all of it runs: a minute, figures that mean nothing, no file changed
     #[arg(long)]
     quick: bool,
+    /// Compare with what is installed, and install nothing to compare with
+    #[arg(long)]
+    no_rivals: bool,
     /// Only this part, into no file but target/bench (may be repeated)
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
@@ -55,10 +58,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Those of `--quick`.
-    pub fn quick() -> Self {
+    /// Those of `--quick`; with or without what is only compared with.
+    pub fn quick(rivals: bool) -> Self {
         Self {
             quick: true,
+            no_rivals: !rivals,
             only: Vec::new(),
             hooks: "auto".to_owned(),
             all_kernels: false,
@@ -179,7 +183,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         workspace::is_root()?,
         "benchmarks load kernel programs, as most of what they compare with does: run this as root"
     );
-    setup::ensure_for(&[Need::Instructions, Need::Bench])?;
+    setup::ensure_for(&[Need::Instructions])?;
+    if !options.no_rivals {
+        setup::ensure_for(&[Need::Bench])?;
+    }
     let setting = Setting::new(build::benches(workspace)?, options);
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let start = Instant::now();

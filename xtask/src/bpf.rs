@@ -26,6 +26,8 @@ use crate::{build, process, workspace::Workspace};
 /// The crate of the kernel programs, which compiles for no other target.
 const CRATE: &str = "mmwatch-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
+/// Of mmwatch's build script: a directory with objects to take instead of the tree's.
+pub const OTHER_OBJECTS: &str = "MMWATCH_BPF_OBJECTS";
 /// The flag by which aya-ebpf picks registers and calls.
 const ARCHITECTURE: &str = r#"--cfg=bpf_target_arch="x86_64""#;
 
@@ -67,6 +69,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the kernel programs are compiled from this file, named from the top directory.
+pub fn compiles(file: &str) -> bool {
+    manifest::CRATES
+        .iter()
+        .any(|dir| file.starts_with(dir.trim_start_matches("../")))
+}
+
 /// Why the tree's objects are stale, if they are.
 pub fn stale(workspace: &Workspace) -> Result<Option<String>> {
     let dir = tree(workspace);
@@ -83,7 +92,6 @@ pub fn clippy(workspace: &Workspace) -> Result<()> {
 /// Compiles the kernel programs into `target/bpf`.
 pub fn build(workspace: &Workspace) -> Result<Built> {
     let toolchain = Toolchain::get(false)?;
-    let target = workspace.target().join("bpf");
     let mut cargo = toolchain.cargo(workspace, "build");
     cargo.args([
         "--release",
@@ -92,7 +100,7 @@ pub fn build(workspace: &Workspace) -> Result<Built> {
     ]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, toolchain)?);
     let messages = process::stdout(&mut cargo)?;
-    let dir = target.join("objects");
+    let dir = objects(workspace);
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for name in OBJECTS {
         let object = build::executable(&messages, "bin", name)?;
@@ -169,6 +177,12 @@ impl Built {
     }
 }
 
+/// Where compiled objects are, not compressed, for a build that takes them instead of the
+/// tree's.
+pub fn objects(workspace: &Workspace) -> PathBuf {
+    workspace.target().join("bpf/objects")
+}
+
 /// Where the tree has them.
 fn tree(workspace: &Workspace) -> PathBuf {
     workspace.root().join("mmwatch/bpf")
@@ -225,4 +239,68 @@ fn strip(path: &Path) -> Result<Vec<u8>> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(sums: &[(&str, &str)]) -> Manifest {
+        Manifest {
+            compiler: "rustc 1.97.0-nightly".to_owned(),
+            linker: "bpf-linker 0.13.0".to_owned(),
+            sums: sums
+                .iter()
+                .map(|(path, sum)| ((*path).to_owned(), (*sum).to_owned()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_objects_in_the_tree_are_those_of_the_sources() {
+        let stale = stale(&Workspace::new().unwrap()).unwrap();
+        assert_eq!(stale, None, "run `cargo xtask bpf`");
+    }
+
+    #[test]
+    fn a_manifest_reads_back() {
+        let manifest = manifest(&[
+            ("../../mmwatch-ebpf/src/emit.rs", "12"),
+            ("watch.o.gz", "ab"),
+        ]);
+        assert_eq!(Manifest::parse(&manifest.to_string()).unwrap(), manifest);
+        let error = Manifest::parse("<<<<<<< HEAD\n").unwrap_err().to_string();
+        assert_eq!(error, "`<<<<<<< HEAD` is not a checksum and a path");
+    }
+
+    #[test]
+    fn a_difference_names_the_file() {
+        let recorded = manifest(&[("../../a.rs", "1"), ("../../b.rs", "2")]);
+        let against = |sums: &[(&str, &str)]| recorded.difference(&manifest(sums).sums);
+        assert_eq!(against(&[("../../a.rs", "1"), ("../../b.rs", "2")]), None);
+        for (sums, expected) in [
+            (
+                &[("../../a.rs", "1"), ("../../b.rs", "3")][..],
+                "b.rs has changed",
+            ),
+            (&[("../../b.rs", "2")], "a.rs is missing"),
+            (
+                &[
+                    ("../../a.rs", "1"),
+                    ("../../b.rs", "2"),
+                    ("../../c.rs", "3"),
+                ],
+                "c.rs is new",
+            ),
+        ] {
+            assert_eq!(against(sums).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_sources_are_those_that_are_compiled() {
+        assert!(compiles("mmwatch-ebpf/src/emit.rs"));
+        assert!(compiles("mmwatch-common/src/event.rs"));
+        assert!(!compiles("mmwatch/src/event.rs"));
+    }
 }

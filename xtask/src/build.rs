@@ -1,14 +1,14 @@
 //! `cargo xtask build`: the agent, with its kernel programs inside.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::{process, setup, workspace::Workspace};
+use crate::{bpf, process, setup, workspace::Workspace};
 
 /// The host's target by name.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -81,7 +81,17 @@ pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<P
 
 /// Builds every test; returns those that are run apart.
 pub fn tests(workspace: &Workspace) -> Result<Tests> {
+    tests_by(workspace.cargo("test"))
+}
+
+/// The same with kernel programs from a directory instead of the tree's.
+pub fn tests_with(workspace: &Workspace, objects: &Path) -> Result<Tests> {
     let mut cargo = workspace.cargo("test");
+    cargo.env(bpf::OTHER_OBJECTS, objects);
+    tests_by(cargo)
+}
+
+fn tests_by(mut cargo: Command) -> Result<Tests> {
     cargo.arg("--no-run");
     let messages = messages(&mut cargo, Linking::Static)?;
     Ok(Tests {

@@ -53,14 +53,17 @@ enum Task {
     ///   cargo xtask run -- trace -p 1234
     #[command(verbatim_doc_comment)]
     Run(run::Options),
-    /// Run every check and test
+    /// Run the checks and tests, in one of three sizes
     ///
-    /// Formatting, lints, documentation, unit and command-line tests, and the kernel tests: on
-    /// this machine's kernel, which takes root, and on others in VMs; then whether what users
-    /// install can be installed, user space's instructions against their baseline, and whether the
-    /// benchmarks run. Goes on after a failure and lists all of them at the end.
-    #[command(visible_alias = "ci")]
-    Test,
+    ///   cargo xtask test --quick   before each commit: 4 minutes
+    ///   cargo xtask test           before a change goes in, and what CI runs: 25 minutes
+    ///   cargo xtask test --full    before kernel programs are done with: 70 minutes
+    ///
+    /// The kernel tests are run on this machine's kernel, which takes root, and in VMs on others.
+    /// docs/reliability.md lists what is run where. It goes on after a failure, lists all
+    /// failures at the end, and prints where the time went. The times are those of two CPUs.
+    #[command(visible_alias = "ci", verbatim_doc_comment)]
+    Test(test::Options),
     /// Measure what watching costs, against others and against the bars
     ///
     /// Loops of system calls and whole programs, watched and unwatched in turn, by mmwatch, by an
@@ -125,7 +128,7 @@ fn execute(task: &Task) -> Result<ExitCode> {
         Task::Build(options) => build::run(&workspace, options),
         Task::Bpf(options) => bpf::run(&workspace, options),
         Task::Run(options) => run::run(&workspace, options),
-        Task::Test => test::run(&workspace),
+        Task::Test(options) => test::run(&workspace, options),
         Task::Bench(options) => bench::run(&workspace, options),
         Task::Dist(options) => dist::run(&workspace, options),
         Task::Mutate(options) => mutate::run(&workspace, options),

@@ -6,7 +6,7 @@
 mod table;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::table::mutations;
-use crate::{build, process, run::as_root, workspace::Workspace};
+use crate::{bpf, build, process, run::as_root, workspace::Workspace};
 
 /// Seconds after which a test counts as hanging.
 const PATIENCE: &str = "300";
@@ -28,6 +28,9 @@ pub struct Options {
     /// Only those with this in their name, file or test
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Only those of files that differ from the commit REV, or are not committed yet
+    #[arg(long, value_name = "REV", num_args = 0..=1, default_missing_value = "HEAD")]
+    changed: Option<String>,
     /// List them and try none
     #[arg(long)]
     list: bool,
@@ -121,7 +124,17 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         print!("{}", markdown());
         return Ok(ExitCode::SUCCESS);
     }
-    let wanted: Vec<_> = mutations().filter(|m| m.is_wanted(options)).collect();
+    let changed = match &options.changed {
+        Some(revision) => Some(changed(workspace, revision)?),
+        None => None,
+    };
+    let wanted: Vec<_> = mutations()
+        .filter(|mutation| mutation.is_wanted(options))
+        .filter(|mutation| {
+            let is_changed = |files: &BTreeSet<String>| files.contains(mutation.file);
+            changed.as_ref().is_none_or(is_changed)
+        })
+        .collect();
     if options.list {
         for mutation in wanted {
             let test = mutation.test.shown();
@@ -168,6 +181,20 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Files that differ from a commit, from the top directory.
+fn changed(workspace: &Workspace, revision: &str) -> Result<BTreeSet<String>> {
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        process::quiet_stdout(git.current_dir(workspace.root()).args(args))
+    };
+    let tracked = git(&["diff", "--name-only", "-z", revision, "--"])?;
+    let new = git(&["ls-files", "-z", "--others", "--exclude-standard"])?;
+    let names = tracked
+        .split_terminator('\0')
+        .chain(new.split_terminator('\0'));
+    Ok(names.map(str::to_owned).collect())
 }
 
 impl std::fmt::Display for Verdict {
@@ -255,7 +282,7 @@ impl Bench {
             }
             let command = match built.entry(test.binary()) {
                 Entry::Occupied(built) => built.into_mut(),
-                Entry::Vacant(place) => place.insert(self.build(test.binary(), true)?),
+                Entry::Vacant(place) => place.insert(self.build(test.binary(), None, true)?),
             };
             match ran(command_of(test, command))? {
                 Ran::Passed(0) if !matches!(test, Test::Under(..)) => {
@@ -287,7 +314,7 @@ impl Bench {
         let broken = mutation.text(root)?;
         let original = fs::read(&path)?;
         fs::write(&path, broken)?;
-        let built = self.build(mutation.test.binary(), false);
+        let built = self.build_broken(mutation);
         fs::write(&path, original)?;
         Ok(match ran(command_of(mutation.test, &built?))? {
             Ran::Passed(_) => Verdict::Survived,
@@ -295,9 +322,23 @@ impl Bench {
         })
     }
 
-    /// Builds a test binary; returns how to run it.
-    fn build(&self, binary: Binary, loud: bool) -> Result<Command> {
+    /// Builds a test binary of what is broken. What the kernel programs are compiled from has
+    /// them compiled anew; the tree's own stay as they are.
+    fn build_broken(&self, mutation: &Mutation) -> Result<Command> {
+        if !bpf::compiles(mutation.file) || mutation.test.binary() == Binary::Common {
+            return self.build(mutation.test.binary(), None, false);
+        }
+        let objects = bpf::build(&self.workspace).context("the kernel programs do not build")?;
+        self.build(mutation.test.binary(), Some(&objects.dir), false)
+    }
+
+    /// Builds a test binary, with kernel programs from a directory if one is given; returns how
+    /// to run it.
+    fn build(&self, binary: Binary, objects: Option<&Path>, loud: bool) -> Result<Command> {
         let mut cargo = self.workspace.cargo("test");
+        if let Some(objects) = objects {
+            cargo.env(bpf::OTHER_OBJECTS, objects);
+        }
         cargo.env("CARGO_TARGET_DIR", &self.target);
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
         cargo.args(match binary {

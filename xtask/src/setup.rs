@@ -55,6 +55,17 @@ impl Need {
         Self::Instructions,
     ];
 
+    /// What `cargo xtask test --full` takes.
+    pub const FULL: [Self; 7] = [
+        Self::Checks,
+        Self::Kernel,
+        Self::Bpf,
+        Self::Agent,
+        Self::Packaging,
+        Self::Instructions,
+        Self::Bench,
+    ];
+
     /// As part of a sentence.
     fn purpose(self) -> &'static str {
         match self {

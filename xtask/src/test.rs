@@ -1,103 +1,187 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in.
 
+mod checks;
+
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
-    process::ExitCode,
-    time::Instant,
+    process::{Command, ExitCode},
+    thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use self::checks::{Checks, timed};
 use crate::{
-    bench, bpf,
-    build::{self},
+    bench,
+    bpf::{self, Comparison},
+    build::{self, Tests},
     dist, process, receivers,
     run::as_root,
     setup::{self, Need},
-    vm,
+    vm::{self, CellName},
     workspace::{self, Workspace},
 };
 
+/// How much is tested.
+#[derive(Default, clap::Args)]
+pub struct Options {
+    /// What one runs before each commit: formatting, lints, unit and command-line tests, and the
+    /// kernel tests on this machine
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// All kernels with all backends and all cases, for a change of kernel programs or of
+    /// `mmwatch/src/kernel`
+    #[arg(long)]
+    full: bool,
+    /// Only the VMs from this one on, such as 6.12-kprobe: for a run that was stopped there
+    #[arg(long, value_name = "CELL", requires = "full")]
+    from_cell: Option<CellName>,
+}
+
 /// The test targets that need root and a kernel, and are run apart.
-const KERNEL: &str = "kernel";
-const AGENT: &str = "agent";
+const APART: [&str; 2] = ["kernel", "agent"];
 
-/// Runs every check, and tells all that failed at the end. Only where nothing can
+/// Free space that a run takes, in GiB: without VMs and release builds, and with them.
+const QUICK_GIB: u64 = 4;
+const TEST_GIB: u64 = 12;
+
+/// Runs the checks of one size, and lists all that failed at the end. Only where nothing can
 /// be built is there no point in going on.
-pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let start = Instant::now();
-    let mut checks = Checks::default();
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let (needs, gib) = if options.quick {
+        (&Need::QUICK[..], QUICK_GIB)
+    } else if options.full {
+        (&Need::FULL[..], TEST_GIB)
+    } else {
+        (&Need::TEST[..], TEST_GIB)
+    };
+    setup::ensure_for(needs)?;
+    setup::compiler()?;
+    has_room(workspace, gib)?;
 
+    let mut checks = Checks::default();
+    if let Some(from) = &options.from_cell {
+        checks.step("kernel tests in VMs", || {
+            vm::test(workspace, &vm::Size::Full, Some(from))
+        });
+    } else {
+        all(workspace, options, &mut checks);
+    }
+    let used = disk_bytes(&workspace.target());
+    Ok(checks.summary(used))
+}
+
+fn all(workspace: &Workspace, options: &Options, checks: &mut Checks) {
     checks.step("formatting", || {
         process::run(workspace.cargo("fmt").args(["--all", "--check"]))
     });
-    checks.step("clippy", || {
-        let mut clippy = workspace.cargo("clippy");
-        process::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+    let tests = checks.value("build of the tests", || build::tests(workspace));
+    let Some(tests) = tests else {
+        return;
+    };
+    checks.step("unit and command-line tests", || unit(workspace));
+    if options.quick {
+        checks.step("clippy", || clippy(workspace));
+        checks.step("kernel tests on this machine", || native(workspace, &tests));
+        return;
+    }
+
+    let size = if options.full {
+        vm::Size::Full
+    } else {
+        vm::Size::Standard
+    };
+    // VMs take a CPU each and compare nothing with the rest of the machine, so what else only
+    // computes is done meanwhile, and fills the gaps.
+    let compiled = thread::scope(|scope| {
+        let vms = scope.spawn(|| timed(|| vm::test(workspace, &size, None)));
+        let compiled = computing(workspace, checks);
+        checks.join("kernel tests in VMs", vms);
+        compiled
     });
+    checks.step("kernel tests on this machine", || native(workspace, &tests));
+    checks.step("the agent on this machine", || agent(workspace, &tests));
+    checks.step("benchmarks run", || {
+        succeeded(bench::run(workspace, &bench::Options::quick(options.full))?)
+    });
+    // Last, since it builds mmwatch anew: only where what was tested so far is not that.
+    if let Some(Comparison::OtherTools(why)) = compiled {
+        println!("{why}");
+        checks.step("kernel tests with the programs compiled here", || {
+            native(
+                workspace,
+                &build::tests_with(workspace, &bpf::objects(workspace))?,
+            )
+        });
+    }
+}
+
+/// Checks that wait for nothing but the CPU. Returns how the kernel programs, compiled here,
+/// compare with those in the tree.
+fn computing(workspace: &Workspace, checks: &mut Checks) -> Option<Comparison> {
+    checks.step("clippy", || clippy(workspace));
     checks.step("clippy of the kernel programs", || bpf::clippy(workspace));
+    let compiled = checks.value("the kernel programs from their sources", || {
+        bpf::build(workspace)?.compare(workspace)
+    });
     checks.step("documentation", || {
         let mut doc = workspace.cargo("doc");
         process::run(doc.arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
     });
-    let is_built = checks.step("build of the tests", || {
-        process::run(workspace.cargo("test").arg("--no-run"))
+    checks.step("examples in the documentation", || {
+        process::run(build::make_static(workspace.cargo("test").arg("--doc")))
     });
-    if is_built {
-        checks.step("unit and command-line tests", || {
-            let mut test = workspace.cargo("test");
-            test.args(["--no-fail-fast", "--lib", "--bins"]);
-            for name in test_targets(workspace)?
-                .iter()
-                .filter(|name| ![KERNEL, AGENT].contains(&name.as_str()))
-            {
-                test.args(["--test", name]);
-            }
-            process::run(&mut test)
-        });
-        checks.step("examples in the documentation", || {
-            process::run(workspace.cargo("test").arg("--doc"))
-        });
-        checks.step("kernel tests on this machine", || native(workspace));
-        checks.step("the agent on this machine", || agent(workspace));
-        checks.step("kernel tests in VMs", || {
-            let exit = vm::run(workspace, &vm::Options::default())?;
-            succeeded(exit)
-        });
-        checks.step("what users install", || {
-            succeeded(dist::run(workspace, &dist::Options::checked())?)
-        });
-        checks.step("instructions of user space", || {
-            succeeded(bench::instructions::run(workspace, false)?)
-        });
-        checks.step("benchmarks run", || {
-            succeeded(bench::run(workspace, &bench::Options::quick())?)
-        });
-    }
-    Ok(checks.summary(start.elapsed().as_secs()))
+    checks.step("packaged crates", || {
+        let mut package = workspace.cargo("package");
+        // Builds what is in the archives, with nothing of the repository around it.
+        package.args(["--quiet", "--allow-dirty"]);
+        process::run(package.args(["--package", "mmwatch-common", "--package", "mmwatch"]))
+    });
+    checks.step("instructions of user space", || {
+        succeeded(bench::instructions::run(workspace, false)?)
+    });
+    checks.step("what users install", || {
+        succeeded(dist::run(workspace, &dist::Options::checked())?)
+    });
+    compiled
 }
 
-/// What another task of ours ended with, which has told the reason.
+/// What another task of ours ended with, which has printed the reason.
 fn succeeded(exit: ExitCode) -> Result<()> {
-    anyhow::ensure!(exit == ExitCode::SUCCESS, "failures are listed above");
+    ensure!(exit == ExitCode::SUCCESS, "failures are listed above");
     Ok(())
 }
 
+fn clippy(workspace: &Workspace) -> Result<()> {
+    let mut clippy = workspace.cargo("clippy");
+    process::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Everything that needs neither root nor a kernel of its own.
+fn unit(workspace: &Workspace) -> Result<()> {
+    let mut test = workspace.cargo("nextest");
+    test.args(["run", "--no-fail-fast", "--status-level", "fail"]);
+    test.args(["--final-status-level", "slow", "--lib", "--bins"]);
+    for name in test_targets(workspace)? {
+        if !APART.contains(&name.as_str()) {
+            test.args(["--test", &name]);
+        }
+    }
+    process::run(build::make_static(&mut test))
+}
+
 /// The kernel tests with whatever this machine's own kernel offers.
-fn native(workspace: &Workspace) -> Result<()> {
-    let built = build::tests(workspace)?;
-    run_as_root(workspace, &built.kernel, &built.mmwatch, vec![])
+fn native(workspace: &Workspace, tests: &Tests) -> Result<()> {
+    run_as_root(workspace, &tests.kernel, &tests.mmwatch, vec![])
 }
 
 /// The tests of `mmwatch agent`, with a Prometheus that scrapes it and receivers that it
 /// sends to.
-fn agent(workspace: &Workspace) -> Result<()> {
-    setup::ensure_for(&[Need::Agent])?;
+fn agent(workspace: &Workspace, tests: &Tests) -> Result<()> {
     let receivers = receivers::get(workspace)?;
-    let built = build::tests(workspace)?;
-    run_as_root(workspace, &built.agent, &built.mmwatch, receivers)
+    run_as_root(workspace, &tests.agent, &tests.mmwatch, receivers)
 }
 
 /// Runs tests that load kernel programs. They find other programs by these variables.
@@ -138,39 +222,37 @@ fn test_names(metadata: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What was checked, and what failed.
-#[derive(Default)]
-struct Checks {
-    count: usize,
-    failures: Vec<String>,
+/// Whether `gib` GiB are free where everything is built; asked before anything is.
+fn has_room(workspace: &Workspace, gib: u64) -> Result<()> {
+    let target = workspace.target();
+    fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+    let mut df = Command::new("df");
+    df.args(["--output=avail", "--block-size=1G"]).arg(&target);
+    let text = process::quiet_stdout(&mut df)?;
+    let free: u64 = text
+        .lines()
+        .last()
+        .and_then(|line| line.trim().parse().ok())
+        .with_context(|| format!("cannot read `{text}` of df"))?;
+    // What an earlier run has built is not built again.
+    let there = disk_bytes(&target) >> 30;
+    if free + there < gib {
+        bail!(
+            "a run takes {gib} GiB and only {free} GiB are free at {}; make room, or point              CARGO_TARGET_DIR elsewhere",
+            target.display()
+        );
+    }
+    Ok(())
 }
 
-impl Checks {
-    /// Announces and does one check; whether it passed.
-    fn step(&mut self, name: &str, check: impl FnOnce() -> Result<()>) -> bool {
-        println!("\n==> {name}");
-        self.count += 1;
-        let result = check();
-        if let Err(error) = &result {
-            println!("FAILED: {name}: {error:#}");
-            self.failures.push(format!("{name}: {error:#}"));
-        }
-        result.is_ok()
-    }
-
-    fn summary(&self, seconds: u64) -> ExitCode {
-        let (count, failed) = (self.count, self.failures.len());
-        let time = format!("{} min {} s", seconds / 60, seconds % 60);
-        if failed == 0 {
-            println!("\n==> all {count} checks passed in {time}");
-            return ExitCode::SUCCESS;
-        }
-        println!("\n==> {failed} of {count} checks failed in {time}:");
-        for failure in &self.failures {
-            println!("  {failure}");
-        }
-        ExitCode::FAILURE
-    }
+/// What a directory takes on disk.
+fn disk_bytes(dir: &Path) -> u64 {
+    let mut du = Command::new("du");
+    du.args(["--summarize", "--bytes"]).arg(dir);
+    process::quiet_stdout(&mut du)
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -191,15 +273,5 @@ mod tests {
             ],
         });
         assert_eq!(test_names(&metadata), ["cli", "kernel"]);
-    }
-
-    #[test]
-    fn one_failure_fails_all_and_stops_nothing() {
-        let mut checks = Checks::default();
-        assert!(!checks.step("first", || bail!("no")));
-        assert!(checks.step("second", || Ok(())));
-        assert_eq!(checks.failures, ["first: no"]);
-        assert_eq!(checks.summary(61), ExitCode::FAILURE);
-        assert_eq!(Checks::default().summary(0), ExitCode::SUCCESS);
     }
 }

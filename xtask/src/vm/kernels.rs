@@ -1,6 +1,7 @@
 //! The kernels of the VMs: Debian's cloud images, fetched once and kept.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -48,7 +49,8 @@ pub fn all() -> Vec<String> {
 /// under `target/vm/kernels` fetches it anew.
 pub fn get(vm_dir: &Path, series: &[String]) -> Result<Vec<Kernel>> {
     let cache = vm_dir.join("kernels");
-    let missing: Vec<&String> = series
+    // A series may be asked for more than once.
+    let missing: BTreeSet<&String> = series
         .iter()
         .filter(|name| !cache.join(name).is_dir())
         .collect();

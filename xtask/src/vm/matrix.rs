@@ -2,7 +2,11 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
-use super::{Hooks, console::Outcome, kernels::Kernel};
+use super::{
+    Hooks,
+    console::{Outcome, Times},
+    kernels::Kernel,
+};
 
 /// So much of a failed VM's console is printed at once.
 const TAIL_LINES: usize = 15;
@@ -13,13 +17,20 @@ pub struct Cell {
     pub kernel: String,
     pub hooks: Hooks,
     pub outcome: Outcome,
+    pub times: Times,
     pub log: PathBuf,
 }
 
 impl Cell {
     /// Judges an outcome: Debian's kernels all have trampolines and kprobes, so a
     /// backend of these that is not available is our fault.
-    pub fn new(kernel: &Kernel, hooks: Hooks, outcome: Outcome, log: PathBuf) -> Self {
+    pub fn new(
+        kernel: &Kernel,
+        hooks: Hooks,
+        outcome: Outcome,
+        times: Times,
+        log: PathBuf,
+    ) -> Self {
         let outcome = match outcome {
             Outcome::NotAvailable(reason) if hooks != Hooks::Tracepoint => {
                 Outcome::Failed(format!("must be available here: {reason}"))
@@ -30,6 +41,7 @@ impl Cell {
             kernel: kernel.version.clone(),
             hooks,
             outcome,
+            times,
             log,
         }
     }
@@ -86,6 +98,36 @@ pub fn table(cells: &[Cell]) -> String {
     text
 }
 
+/// Where the time of each cell went, in seconds: its boot, all starts of mmwatch, which are
+/// mostly the kernel's verifier, its cases with those starts in them, and the longest case.
+pub fn times(cells: &[Cell]) -> String {
+    let mut text = format!(
+        "{:<22}{:>6}{:>8}{:>8}  longest case\n",
+        "seconds", "boot", "starts", "cases"
+    );
+    for cell in cells {
+        let times = &cell.times;
+        let name = format!("{} {}", cell.kernel, cell.hooks.name());
+        let starts = times.starts.map_or_else(
+            || "-".to_owned(),
+            |(count, each)| format!("{:.0}", f64::from(count) * each.as_secs_f64()),
+        );
+        let longest = times.cases.iter().max_by_key(|(_, time)| *time);
+        let longest = longest.map_or_else(String::new, |(case, time)| {
+            let case = case.rsplit("::").next().unwrap_or(case);
+            format!("{case}, {:.0}", time.as_secs_f64())
+        });
+        let line = format!(
+            "{name:<22}{:>6.0}{starts:>8}{:>8.0}  {longest}",
+            times.boot.as_secs_f64(),
+            times.run.as_secs_f64()
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// The end of each failed VM's console, with the path of the whole.
 pub fn failures(cells: &[Cell]) -> String {
     let mut text = String::new();
@@ -108,6 +150,8 @@ pub fn failures(cells: &[Cell]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn cell(version: &str, hooks: Hooks, outcome: Outcome) -> Cell {
@@ -116,7 +160,31 @@ mod tests {
             version: version.to_owned(),
             image: PathBuf::new(),
         };
-        Cell::new(&kernel, hooks, outcome, PathBuf::from("/nowhere/x.log"))
+        let log = PathBuf::from("/nowhere/x.log");
+        Cell::new(&kernel, hooks, outcome, Times::default(), log)
+    }
+
+    #[test]
+    fn times_are_told_by_cell() {
+        let other = cell("6.1.1", Hooks::Kprobe, Outcome::Passed(1));
+        let mut cell = cell("7.2.12", Hooks::Fentry, Outcome::Passed(2));
+        cell.times = Times {
+            boot: Duration::from_secs(4),
+            run: Duration::from_secs(60),
+            starts: Some((10, Duration::from_millis(4_400))),
+            cases: vec![
+                ("fentry::short".to_owned(), Duration::from_secs(20)),
+                ("fentry::long".to_owned(), Duration::from_secs(40)),
+            ],
+        };
+        assert_eq!(
+            times(&[cell, other]),
+            "\
+seconds                 boot  starts   cases  longest case
+7.2.12 fentry              4      44      60  long, 40
+6.1.1 kprobe               0       -       0
+"
+        );
     }
 
     #[test]

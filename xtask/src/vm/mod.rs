@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: the kernel tests, or any command, in VMs with other kernels.
 
 pub mod apt;
+mod cells;
 mod console;
 mod counted;
 mod initramfs;
@@ -17,14 +18,16 @@ use std::{
     process::ExitCode,
     sync::Mutex,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{build, process, workspace::Workspace};
 pub use apt::debian_mirror;
+use cells::Wanted;
+pub use cells::{CellName, Size};
 use console::{Console, Outcome};
 pub use counted::{all_series, counted};
 use initramfs::Rootfs;
@@ -69,7 +72,7 @@ pub struct Options {
 
 /// A way to hook into the kernel that is tested by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Hooks {
+pub enum Hooks {
     Fentry,
     Kprobe,
     Tracepoint,
@@ -77,7 +80,7 @@ enum Hooks {
 
 impl Hooks {
     /// As `--hooks` and the kernel tests call it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
             Self::Kprobe => "kprobe",
@@ -103,46 +106,55 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     };
     let mut programs = Vec::new();
     if !options.bare {
-        let built = build::tests(workspace)?;
-        programs.push(("mmwatch".to_owned(), built.mmwatch));
-        programs.push(("kernel-tests".to_owned(), built.kernel));
-        programs.push(("shared-tests".to_owned(), built.shared));
+        programs = test_programs(workspace)?;
     }
     for file in &options.add {
         let name = file
             .file_name()
-            .with_context(|| format!("{} is no file", file.display()))?;
+            .with_context(|| format!("{} is not a file", file.display()))?;
         programs.push((name.to_string_lossy().into_owned(), file.clone()));
     }
-    let dir = workspace.target().join("vm");
-    let tools = Tools::get(&dir)?;
-    let kernels = kernels::get(&dir, &series)?;
-    let lab = Lab {
-        deadline: Duration::from_secs(options.deadline.unwrap_or(DEADLINE_S)),
-        dir,
-        rootfs: Rootfs::new(tools, programs)?,
-        clock: Clock::Time,
-    };
+    let deadline = Duration::from_secs(options.deadline.unwrap_or(DEADLINE_S));
+    let lab = Lab::new(workspace, programs, deadline)?;
 
-    if options.command.is_empty() {
-        let every = Hooks::value_variants();
-        let hooks = if options.hooks.is_empty() {
-            every
-        } else {
-            &options.hooks
-        };
-        // Between the oldest and the newest kernel nothing changes but what is hooked.
-        let hooks_only = if options.kernel.is_empty() && !options.all {
-            kernels::STANDARD
-                .get(1..kernels::STANDARD.len().saturating_sub(1))
-                .unwrap_or_default()
-        } else {
-            &[]
-        };
-        lab.test(&kernels, hooks, hooks_only)
-    } else {
-        lab.command(&kernels, &shell_line(&options.command))
+    if !options.command.is_empty() {
+        return lab.command(&series, &shell_line(&options.command));
     }
+    let every = Hooks::value_variants();
+    let hooks = if options.hooks.is_empty() {
+        every
+    } else {
+        &options.hooks
+    };
+    let has_passed = lab.test(&cells::product(&series, hooks))?;
+    Ok(if has_passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the kernel tests of a size in VMs, from one cell on if that is given.
+///
+/// # Errors
+///
+/// A cell failed, which is printed.
+pub fn test(workspace: &Workspace, size: &Size, from: Option<&CellName>) -> Result<()> {
+    let cells = cells::of_size(*size, from)?;
+    let programs = test_programs(workspace)?;
+    let lab = Lab::new(workspace, programs, Duration::from_secs(DEADLINE_S))?;
+    ensure!(lab.test(&cells)?, "failures are listed above");
+    Ok(())
+}
+
+/// What tests run in a VM, by the names there.
+fn test_programs(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    let built = build::tests(workspace)?;
+    Ok(vec![
+        ("mmwatch".to_owned(), built.mmwatch),
+        ("kernel-tests".to_owned(), built.kernel),
+        ("shared-tests".to_owned(), built.shared),
+    ])
 }
 
 /// One word is a line for the shell, as in `sh -c`; several are one command.
@@ -166,35 +178,40 @@ struct Lab {
 }
 
 impl Lab {
-    /// A VM for each kernel and backend, so that a panic takes no others along. Of the
-    /// series in `hooks_only`, what the kernel programs do is tested, and no more.
-    fn test(&self, kernels: &[Kernel], hooks: &[Hooks], hooks_only: &[&str]) -> Result<ExitCode> {
-        let pairs: Vec<(&Kernel, Hooks)> = kernels
-            .iter()
-            .flat_map(|kernel| hooks.iter().map(move |hooks| (kernel, *hooks)))
-            .collect();
-        let mut cells = in_parallel(&pairs, |(kernel, hooks)| {
-            let cases = if hooks_only.contains(&kernel.series.as_str()) {
-                "hooks"
-            } else {
-                "all"
-            };
-            self.test_one(kernel, *hooks, cases)
-        })?;
-        cells.sort_by_key(|cell| (kernels::numbers(&cell.kernel), cell.hooks));
-
-        let failures = matrix::failures(&cells);
-        print!("\n{}{failures}", matrix::table(&cells));
-        Ok(if failures.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+    fn new(
+        workspace: &Workspace,
+        programs: Vec<(String, PathBuf)>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let dir = workspace.target().join("vm");
+        Ok(Self {
+            rootfs: Rootfs::new(Tools::get(&dir)?, programs)?,
+            dir,
+            clock: Clock::Time,
+            deadline,
         })
     }
 
-    fn test_one(&self, kernel: &Kernel, hooks: Hooks, cases: &str) -> Result<Cell> {
-        let start = Instant::now();
-        let name = format!("{}-{}", kernel.series, hooks.name());
+    /// A VM for each cell, so that a panic takes no others along; whether all have passed.
+    fn test(&self, wanted: &[Wanted]) -> Result<bool> {
+        let series: Vec<String> = wanted.iter().map(|cell| cell.name.series.clone()).collect();
+        let kernels = kernels::get(&self.dir, &series)?;
+        let pairs: Vec<(&Wanted, &Kernel)> = wanted.iter().zip(&kernels).collect();
+        let mut cells = in_parallel(&pairs, |(wanted, kernel)| self.test_one(wanted, kernel))?;
+        cells.sort_by_key(|cell| (kernels::numbers(&cell.kernel), cell.hooks));
+
+        let failures = matrix::failures(&cells);
+        print!(
+            "\n{}\n{}{failures}",
+            matrix::table(&cells),
+            matrix::times(&cells)
+        );
+        Ok(failures.is_empty())
+    }
+
+    fn test_one(&self, wanted: &Wanted, kernel: &Kernel) -> Result<Cell> {
+        let hooks = wanted.name.hooks;
+        let name = wanted.name.to_string();
         // Once a kernel is enough for what knows no backends. With fentry, the agent's
         // own cases take their time already.
         let before = match hooks {
@@ -202,17 +219,19 @@ impl Lab {
             Hooks::Fentry | Hooks::Kprobe => "",
         };
         let script = format!(
-            "{before}export MMWATCH_TEST_HOOKS={} MMWATCH_TEST_CASES={cases}\nexec kernel-tests\n",
-            hooks.name()
+            "{before}export MMWATCH_TEST_HOOKS={} MMWATCH_TEST_CASES={}\nexec kernel-tests\n",
+            hooks.name(),
+            wanted.cases.name()
         );
         let console = self.boot(kernel, &name, &script, &mut |_| Ok(()))?;
-        let cell = Cell::new(kernel, hooks, console.outcome(), self.log(&name));
+        let times = console.times().clone();
+        let cell = Cell::new(kernel, hooks, console.outcome(), times, self.log(&name));
         let verdict = match &cell.outcome {
             Outcome::Passed(count) => format!("ok, {count} passed"),
             Outcome::NotAvailable(reason) => format!("n/a, {reason}"),
             Outcome::Failed(reason) => format!("FAILED, {reason}"),
         };
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = (cell.times.boot + cell.times.run).as_secs_f64();
         println!(
             "vm: {} {}: {verdict} ({seconds:.1} s)",
             kernel.version,
@@ -222,9 +241,10 @@ impl Lab {
     }
 
     /// One VM after the other; the first exit code other than 0 is ours.
-    fn command(&self, kernels: &[Kernel], line: &str) -> Result<ExitCode> {
+    fn command(&self, series: &[String], line: &str) -> Result<ExitCode> {
         let mut exit = 0;
-        for kernel in kernels {
+        let kernels = kernels::get(&self.dir, series)?;
+        for kernel in &kernels {
             if kernels.len() > 1 {
                 eprintln!("vm: Linux {}", kernel.version);
             }
