@@ -1,66 +1,15 @@
 //! Writing for people: names without control characters, bytes and times in
 //! units, local time of day; and reading the units back.
 
+mod escape;
+
 use std::{
     fmt::{self, Write as _},
     str,
     time::Duration,
 };
 
-/// Bytes that came from a process or a file system, shown so that a terminal
-/// does nothing but print them.
-///
-/// Control characters, bidirectional overrides, backslashes and bytes that are
-/// not UTF-8 appear as escapes (`\n`, `\x1b`, `\u{202e}`, `\\`).
-pub struct Escaped<'a>(pub &'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nearly every name is plain; `pad` then honours the column's width.
-        if let Ok(text) = str::from_utf8(self.0)
-            && !text.chars().any(needs_escape)
-        {
-            return f.pad(text);
-        }
-        let mut columns = Columns { f, used: 0 };
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '\0'..='\x7f' if needs_escape(c) && !c.is_ascii_whitespace() && c != '\\' => {
-                        write!(columns, "\\x{:02x}", u32::from(c))?;
-                    }
-                    c if needs_escape(c) => write!(columns, "{}", c.escape_default())?,
-                    c => columns.write_char(c)?,
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(columns, "\\x{byte:02x}")?;
-            }
-        }
-        let Columns { f, used } = columns;
-        for _ in used..f.width().unwrap_or(0) {
-            f.write_char(' ')?;
-        }
-        Ok(())
-    }
-}
-
-fn needs_escape(c: char) -> bool {
-    c.is_control() || c == '\\' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Counts what it hands on.
-struct Columns<'a, 'b> {
-    f: &'a mut fmt::Formatter<'b>,
-    used: usize,
-}
-
-impl fmt::Write for Columns<'_, '_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.used += s.chars().count();
-        self.f.write_str(s)
-    }
-}
+pub use self::escape::{Escaped, harmless, is_harmful};
 
 /// A short text built without the heap, so that `{:>8}` pads values that are
 /// made of several parts.
@@ -220,19 +169,6 @@ fn split_unit(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_escaped_and_padded() {
-        let show = |bytes: &[u8]| Escaped(bytes).to_string();
-        assert_eq!(show(b"bash"), "bash");
-        assert_eq!(show("größe".as_bytes()), "größe");
-        assert_eq!(show(b"a\nb\x1b[0m\x7f\\"), r"a\nb\x1b[0m\x7f\\");
-        assert_eq!(show(b"\xff\xc3"), r"\xff\xc3");
-        assert_eq!(show("\u{202e}gpj\u{9b}".as_bytes()), r"\u{202e}gpj\u{9b}");
-        assert_eq!(format!("{:<6}|", Escaped(b"ab")), "ab    |");
-        assert_eq!(format!("{:<6}|", Escaped(b"a\n")), "a\\n   |");
-        assert_eq!(format!("{:<2}|", Escaped(b"a\n")), "a\\n|");
-    }
 
     #[test]
     fn sizes_keep_their_unit() {

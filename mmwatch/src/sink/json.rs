@@ -1,6 +1,7 @@
 //! JSON: one object a line. `docs/events.md` is the reference,
 //! `docs/event.schema.json` the schema.
 
+mod line;
 pub mod maps;
 pub mod poll;
 pub mod recording;
@@ -15,6 +16,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
+pub use self::line::write_line;
 use super::{Output, Sink};
 use crate::{
     churn::{ProcessReport, Report},
@@ -122,12 +124,6 @@ pub fn write_process(
     process: &ProcessReport,
 ) -> io::Result<()> {
     write_line(to, &report::ProcessLine::new(clock, report, process))
-}
-
-fn write_line(buffer: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *buffer, line)?;
-    buffer.push(b'\n');
-    Ok(())
 }
 
 #[derive(Serialize)]

@@ -1,5 +1,9 @@
 //! What a metric is, whoever is told of it.
 
+use std::borrow::Cow;
+
+use crate::text::harmless;
+
 /// One metric with all its series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
@@ -96,13 +100,20 @@ impl Metric {
         help: &'static str,
         rows: impl IntoIterator<Item: Into<Row>>,
     ) -> Self {
+        let mut rows: Vec<Row> = rows.into_iter().map(Into::into).collect();
+        // Names of cgroups and the like are whatever their makers chose.
+        for (_, value) in rows.iter_mut().flat_map(|row| &mut row.labels) {
+            if let Cow::Owned(escaped) = harmless(value) {
+                *value = escaped;
+            }
+        }
         Self {
             name,
             semantic: None,
             help,
             kind,
             unit: None,
-            rows: rows.into_iter().map(Into::into).collect(),
+            rows,
         }
     }
 
