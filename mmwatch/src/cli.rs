@@ -9,8 +9,9 @@ mod spaces;
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory as _, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser as _},
+    error::ErrorKind,
 };
 
 pub use self::{
@@ -60,7 +61,15 @@ pub struct Cli {
 impl Cli {
     /// Reads the arguments, the program's name first.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(with_command(args.into_iter().collect()))
+        let args: Vec<OsString> = args.into_iter().collect();
+        // A script whose variable is empty does not mean the whole machine.
+        if args.last().is_some_and(|last| last == "--") {
+            return Err(Self::command().error(
+                ErrorKind::TooFewValues,
+                "there is no command after `--`; name one, or leave `--` out to watch all processes",
+            ));
+        }
+        Self::try_parse_from(with_command(args))
     }
 }
 
@@ -497,8 +506,6 @@ pub(crate) fn by_parser() -> impl clap::builder::TypedValueParser<Value = By> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
     use crate::event::Op;
 

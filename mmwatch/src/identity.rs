@@ -22,6 +22,7 @@ pub use self::{
 };
 use crate::{
     event::{Event, What},
+    process::read_text,
     source::{ProcessKey, Source},
 };
 
@@ -251,7 +252,7 @@ impl Hierarchy {
     /// The hierarchy whose cgroups tell processes apart on this machine; where it is
     /// mounted several times, that below `sysfs`.
     pub fn find(sysfs: &Path) -> Option<Self> {
-        let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
+        let read = |path: &str| read_text(Path::new(path)).ok();
         Self::of(&read(MOUNTINFO)?, &read(OWN_CGROUPS)?, sysfs)
     }
 }

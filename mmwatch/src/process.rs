@@ -78,6 +78,21 @@ impl Proc {
         self.root.join(pid.to_string())
     }
 
+    /// The directory of a thread that has the process's address space: that of the first
+    /// thread, or, where that one has ended and others live on, of one of these. What is read
+    /// of the first is empty then.
+    pub fn space_dir(&self, pid: u32) -> PathBuf {
+        let first = self.dir(pid);
+        if !has_ended(&first) {
+            return first;
+        }
+        let threads = fs::read_dir(first.join("task")).into_iter().flatten();
+        let living = threads
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|dir| !has_ended(dir));
+        living.unwrap_or(first)
+    }
+
     /// Whether a number is a process.
     pub fn pid_kind(&self, pid: u32) -> Result<PidKind> {
         // Threads have a directory too, though listing /proc does not show it.
@@ -105,16 +120,22 @@ impl Proc {
         Ok(u32::try_from(count).ok().filter(|count| *count > 0))
     }
 
-    /// The text of `/proc/PID/maps`; `None` when the process is no more.
+    /// The text of `/proc/PID/maps`; `None` when the process is no more, empty when it has no
+    /// address space.
     pub fn maps(&self, pid: u32) -> Result<Option<Vec<u8>>> {
         let path = self.dir(pid).join("maps");
+        let text = unless_gone(&path, fs::read(&path))?;
+        if text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return Ok(text);
+        }
+        let path = self.space_dir(pid).join("maps");
         unless_gone(&path, fs::read(&path))
     }
 
     /// The text of `/proc/PID/status`; `None` when the process is no more.
     fn status(&self, pid: u32) -> Result<Option<String>> {
         let path = self.dir(pid).join("status");
-        unless_gone(&path, fs::read_to_string(&path))
+        unless_gone(&path, read_text(&path))
     }
 
     /// The text of the caller's own `maps`.
@@ -159,7 +180,8 @@ impl Proc {
     /// behind it where there is no such file any more; `None` when the process is no
     /// more, or is not ours to look at.
     pub fn program(&self, pid: u32) -> Option<PathBuf> {
-        fs::read_link(self.dir(pid).join("exe")).ok()
+        let of = |dir: PathBuf| fs::read_link(dir.join("exe")).ok();
+        of(self.dir(pid)).or_else(|| of(self.space_dir(pid)))
     }
 
     /// Inode number of a process's IPC namespace, which tells it from others;
@@ -238,6 +260,23 @@ impl Proc {
     }
 }
 
+/// Whether the thread with this directory in `/proc` has ended, by its state in proc_pid_stat(5).
+fn has_ended(dir: &Path) -> bool {
+    fs::read(dir.join("stat")).is_ok_and(|stat| {
+        // The name may have parentheses in it, what follows has none.
+        let close = stat.iter().rposition(|&byte| byte == b')');
+        close.is_some_and(|close| matches!(stat.get(close + 2), Some(b'Z' | b'X')))
+    })
+}
+
+/// Reads a file of the kernel's or a user database. Names in it are bytes: those that are not
+/// UTF-8 have U+FFFD in them, and nothing else of the file is lost.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
 /// What was read of a file of a process; `None` when the process is no more.
 fn unless_gone<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
     match read {
@@ -300,8 +339,7 @@ pub fn user_id(user: &str, passwd: &Path) -> Result<Option<u32>> {
     if let Ok(uid) = user.parse() {
         return Ok(Some(uid));
     }
-    let text =
-        fs::read_to_string(passwd).map_err(Error::io(format!("reading {}", passwd.display())))?;
+    let text = read_text(passwd).map_err(Error::io(format!("reading {}", passwd.display())))?;
     let found = users(&text).find(|(_, name)| *name == user);
     Ok(found.map(|(uid, _)| uid))
 }
@@ -367,7 +405,7 @@ mod tests {
             Self(path)
         }
 
-        fn file(&self, path: &str, content: &str) {
+        fn file(&self, path: &str, content: impl AsRef<[u8]>) {
             let path = self.0.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
@@ -389,6 +427,44 @@ mod tests {
         assert_eq!(proc.pid_kind(10).unwrap(), PidKind::Process);
         assert_eq!(proc.pid_kind(11).unwrap(), PidKind::ThreadOf(10));
         assert_eq!(proc.pid_kind(12).unwrap(), PidKind::Missing);
+    }
+
+    #[test]
+    fn a_process_is_read_by_a_living_thread() {
+        let scratch = Scratch::new("living");
+        // The first thread of 10 has ended, and so has 11; 12 lives.
+        scratch.file("10/stat", "10 (a) Z) Z 1 10\n");
+        scratch.file("10/maps", "");
+        scratch.file("10/task/10/stat", "10 (a) Z) Z 1 10\n");
+        scratch.file("10/task/11/stat", "11 (b) X 1 10\n");
+        scratch.file("10/task/12/stat", "12 (c) S 1 10\n");
+        scratch.file("10/task/12/maps", "the maps");
+        // All of 20 has ended.
+        scratch.file("20/stat", "20 (Z) Z 1 20\n");
+        scratch.file("20/maps", "");
+        scratch.file("20/task/20/stat", "20 (Z) Z 1 20\n");
+        // A thread of the kernel.
+        scratch.file("2/stat", "2 (kthreadd Z) S 0 0\n");
+        scratch.file("2/maps", "");
+        let proc = Proc::at(&scratch.0);
+        assert_eq!(proc.space_dir(10), scratch.0.join("10/task/12"));
+        assert_eq!(proc.maps(10).unwrap().as_deref(), Some(&b"the maps"[..]));
+        assert_eq!(proc.space_dir(20), scratch.0.join("20"));
+        assert_eq!(proc.maps(20).unwrap().as_deref(), Some(&b""[..]));
+        assert_eq!(proc.maps(2).unwrap().as_deref(), Some(&b""[..]));
+        assert_eq!(proc.maps(30).unwrap(), None);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_hide_nothing_else() {
+        let scratch = Scratch::new("bytes");
+        scratch.file("10/status", b"Name:\tbad\xff\nTgid:\t9\nNSpid:\t10\t1\n");
+        scratch.file("passwd", b"gr\xf6\xdfe:x:7:7\nnobody:x:65534:65534\n");
+        let proc = Proc::at(&scratch.0);
+        assert_eq!(proc.pid_kind(10).unwrap(), PidKind::ThreadOf(9));
+        assert_eq!(proc.namespaces(10).unwrap(), Some(2));
+        let passwd = scratch.0.join("passwd");
+        assert_eq!(user_id("nobody", &passwd).unwrap(), Some(65_534));
     }
 
     #[test]

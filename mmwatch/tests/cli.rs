@@ -43,6 +43,14 @@ fn assert_wrong_use(args: &[&str], names: &str) {
 }
 
 #[test]
+fn dashes_without_a_command_are_wrong_use() {
+    for command in ["stat", "trace", "record", "verify"] {
+        assert_wrong_use(&[command, "--"], "no command after `--`");
+    }
+    assert_wrong_use(&["--"], "no command after `--`");
+}
+
+#[test]
 fn help_names_every_command_and_the_exit_codes() {
     let output = run(&["--help"]);
     assert_eq!(code(&output), 0);

@@ -507,6 +507,38 @@ fn what_cannot_be_explained_is_named() {
 }
 
 #[test]
+fn a_process_outlives_its_first_thread() {
+    let Some(python) = python(
+        "import ctypes, mmap, sys, threading, time\n\
+         m = mmap.mmap(-1, 12288)\n\
+         def rest():\n\
+         \x20   print('ready', flush=True); sys.stdin.read()\n\
+         \x20   ctypes.CDLL(None)._exit(0)\n\
+         threading.Thread(target=rest).start()\n\
+         ctypes.CDLL(None).pthread_exit(None)",
+    ) else {
+        return;
+    };
+    let state = || fs::read_to_string(format!("/proc/{}/stat", python.pid())).unwrap();
+    while !state().contains(") Z ") {
+        thread::yield_now();
+    }
+    let space = explained(python.pid(), &[]);
+    assert!(vmas(&space).iter().any(|vma| vma["size_bytes"] == 12288));
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_no_obstacle() {
+    let Some(python) =
+        python("import ctypes\nctypes.CDLL(None).prctl(15, b'bad\\xff\\x00', 0, 0, 0)")
+    else {
+        return;
+    };
+    let text = stdout(&[&python.pid().to_string()]);
+    assert!(text.contains(r"bad\xff"), "{text}");
+}
+
+#[test]
 fn a_thread_is_not_a_process() {
     let Some(python) = python(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()",

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{CgroupRoot, Hierarchy, Owner};
+use crate::process::read_text;
 
 /// A pid namespace below the root namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ fn is_namespace(path: &str, inode: u64) -> bool {
 /// Whether the caller's pid namespace is shared with other containers: then its first
 /// process is in another cgroup. `false` where `/proc` does not tell.
 pub fn shares_pid_namespace() -> bool {
-    let cgroups = |pid: &str| fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"));
+    let cgroups = |pid: &str| read_text(&Path::new("/proc").join(pid).join("cgroup"));
     match (cgroups("self"), cgroups("1")) {
         (Ok(own), Ok(first)) => own != first,
         _ => false,
@@ -167,7 +168,7 @@ fn below(seen: &str, hierarchy: &Hierarchy) -> String {
 
 /// The caller's path in a hierarchy, as it sees it.
 fn own_path(hierarchy: &Hierarchy) -> Option<String> {
-    let own = fs::read_to_string(super::OWN_CGROUPS).ok()?;
+    let own = read_text(Path::new(super::OWN_CGROUPS)).ok()?;
     let number = hierarchy.number.to_string();
     own.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');

@@ -13,7 +13,10 @@ use super::{
     btf::{self, Btf},
     load::probe,
 };
-use crate::{identity::Hierarchy, process::SYSFS};
+use crate::{
+    identity::Hierarchy,
+    process::{SYSFS, read_text},
+};
 
 /// Kernel functions that a plan may hook, on one kernel or another.
 pub const FUNCTIONS: &[&str] = &[
@@ -233,7 +236,7 @@ impl Facts {
 
 /// Where tracefs is mounted.
 fn tracefs() -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mounts = read_text(Path::new("/proc/self/mounts")).ok()?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (target, kind) = (fields.next()?, fields.next()?);

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
     event::{Comm, Dev},
     kernel::btf::{self, Btf},
-    process::{Proc, page_bytes},
+    process::{Proc, page_bytes, read_text},
     space::{Line, MalformedLine},
 };
 
@@ -69,9 +69,9 @@ impl Reading {
     /// [`Error::Usage`] for what has no address space, [`Error::Kernel`] when
     /// it may not be looked at, [`Error::Io`] when it ends meanwhile.
     pub fn take(proc: &Proc, pid: u32, source: Source) -> Result<Self> {
-        let dir = proc.dir(pid);
-        let path = dir.join(source.file_name());
         let text = text(proc, pid, source)?;
+        let dir = proc.space_dir(pid);
+        let path = dir.join(source.file_name());
         let mut clues = look_around(&dir);
         let lines = match source {
             Source::Maps => parse_maps(&text),
@@ -128,6 +128,11 @@ pub(crate) fn text(proc: &Proc, pid: u32, source: Source) -> Result<Vec<u8>> {
     let dir = proc.dir(pid);
     let path = dir.join(source.file_name());
     let text = fs::read(&path).map_err(|error| refused(pid, &path, error))?;
+    if !text.is_empty() {
+        return Ok(text);
+    }
+    let path = proc.space_dir(pid).join(source.file_name());
+    let text = fs::read(&path).map_err(|error| refused(pid, &path, error))?;
     if text.is_empty() {
         return Err(no_address_space(pid, &dir));
     }
@@ -155,7 +160,7 @@ fn refused(pid: u32, path: &Path, error: io::Error) -> Error {
 }
 
 fn no_address_space(pid: u32, dir: &Path) -> Error {
-    let status = fs::read_to_string(dir.join("status")).unwrap_or_default();
+    let status = read_text(&dir.join("status")).unwrap_or_default();
     let state = status.lines().find_map(|line| line.strip_prefix("State:"));
     let ended = state.is_none_or(|state| state.trim_start().starts_with(['Z', 'X']));
     Error::Usage(if ended {

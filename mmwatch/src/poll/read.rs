@@ -69,6 +69,8 @@ pub struct Glance {
     pub parent: u32,
     /// Whether it was made by fork and is no program of its own yet.
     pub awaits_exec: bool,
+    /// Whether its first thread has ended; others may live on.
+    pub has_ended: bool,
     /// Bytes of all mappings; 0 for what has no address space (kernel threads, zombies).
     pub total_bytes: u64,
 }
@@ -85,8 +87,9 @@ impl Glance {
         let name = stat.get(open + 1..close)?;
         let rest = str::from_utf8(stat.get(close + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
+        let has_ended = matches!(fields.next()?, "Z" | "X");
         // `nth` goes on from where it was: fields 4, 9, 22 and 23.
-        let parent = fields.nth(1)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
         let flags: u64 = fields.nth(4)?.parse().ok()?;
         let start_ticks = fields.nth(12)?.parse().ok()?;
         let total_bytes = fields.next()?.parse().ok()?;
@@ -100,6 +103,7 @@ impl Glance {
             comm: Comm::new(comm),
             parent,
             awaits_exec: flags & FORKED != 0,
+            has_ended,
             total_bytes,
         })
     }
@@ -147,12 +151,30 @@ impl Reader {
 
     /// Looks at a process without any effect on it.
     pub fn glance(&mut self, pid: u32) -> Result<Found<Glance>> {
-        let path = self.proc.dir(pid).join("stat");
-        let read = self.fill(&path);
-        Ok(match Found::of(read, &path)? {
+        let first = self.glance_at(&self.proc.dir(pid).join("stat"))?;
+        let Found::Here(glance) = first else {
+            return Ok(first);
+        };
+        if !glance.has_ended {
+            return Ok(first);
+        }
+        let living = self.glance_at(&self.proc.space_dir(pid).join("stat"))?;
+        let total_bytes = match living {
+            Found::Here(living) => living.total_bytes,
+            Found::Gone | Found::Denied => 0,
+        };
+        Ok(Found::Here(Glance {
+            total_bytes,
+            ..glance
+        }))
+    }
+
+    fn glance_at(&mut self, path: &Path) -> Result<Found<Glance>> {
+        let read = self.fill(path);
+        Ok(match Found::of(read, path)? {
             Found::Here(()) => Found::Here(
                 Glance::parse(&self.buffer)
-                    .ok_or_else(|| strange(&path, "it has other fields than expected"))?,
+                    .ok_or_else(|| strange(path, "it has other fields than expected"))?,
             ),
             Found::Gone => Found::Gone,
             Found::Denied => Found::Denied,
@@ -203,7 +225,7 @@ impl Reader {
 
     /// Counts what a process has mapped, a piece of its `maps` at a time.
     pub fn tally(&mut self, pid: u32) -> Result<Found<Tally>> {
-        let path = self.proc.dir(pid).join("maps");
+        let path = self.proc.space_dir(pid).join("maps");
         let file = match Found::of(File::open(&path), &path)? {
             Found::Here(file) => file,
             Found::Gone => return Ok(Found::Gone),
