@@ -15,6 +15,7 @@ mod cases;
 mod confined;
 mod container;
 mod run;
+mod together;
 mod workload;
 
 use std::{env, process::ExitCode};

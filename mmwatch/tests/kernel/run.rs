@@ -149,6 +149,7 @@ pub fn interrupt_pid(pid: u32) {
 }
 
 /// What a trace printed.
+#[derive(Clone)]
 pub struct Trace {
     pub events: Vec<Value>,
     pub ledger: Value,

@@ -11,6 +11,7 @@ mod random;
 mod refusals;
 mod scenes;
 pub mod suspects;
+pub mod turns;
 
 use std::{
     fs,
@@ -42,6 +43,7 @@ pub fn main(args: &[String]) {
             processes: processes.parse().unwrap(),
             set: set.parse().unwrap(),
         }),
+        ["in-turn", commands, ended] => turns::main(commands, ended),
         ["gross"] => exact::gross(),
         ["lives", count] => exact::lives(count.parse().unwrap()),
         ["pairs", count] => exact::pairs(count.parse().unwrap()),

@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::{MAX_MAP_COUNT, Sysctl, hex, is_emulated, low_limit};
 use crate::{
     run::{mmwatch, trace, workload},
+    together::{self, Program},
     workload::exact,
 };
 
@@ -202,12 +203,10 @@ pub fn what_was_lost_on_purpose_is_in_the_sums(backend: &str) {
 
 /// Requested and effective, gross and net: what no list of arguments tells.
 pub fn gross_and_net_are_told(backend: &str) {
-    let command = workload(&["gross"]);
-    let trace = (0..5)
-        .map(|_| trace(backend, &["--op", "map,unmap,protect"], &command))
+    let trace = together::tries(backend, Program::Gross)
+        .map(|seen| seen.trace)
         .find(|trace| trace.missed() == 0)
         .expect("one run of five without a skipped program");
-    assert_eq!(trace.code, Some(0), "{}", trace.stderr);
     let at = |cause: &str, addr: u64| {
         let mut found = trace
             .events

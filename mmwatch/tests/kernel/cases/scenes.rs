@@ -10,7 +10,10 @@ use std::{
 use serde_json::Value;
 
 use super::{hex, limit};
-use crate::run::{Trace, mmwatch, start_trace, temporary, trace, wait_until_watching, workload};
+use crate::{
+    run::{Trace, mmwatch, start_trace, temporary, trace, wait_until_watching, workload},
+    together::{self, Program, dynamic},
+};
 
 /// A pipe with a name, at which a program waits.
 struct Gate(PathBuf);
@@ -184,7 +187,8 @@ pub fn a_file_is_read_through_memory(backend: &str) {
 
 /// With `MAP_FIXED` a mapping takes the place of another, without it it does not.
 pub fn a_mapping_takes_another_s_place_only_by_force(backend: &str) {
-    let trace = played(backend, &workload(&["maps-over-itself"]));
+    let trace = together::watch(backend, Program::MapsOverItself).trace;
+    show(&trace);
     let asked = |len: u64| {
         let mut maps = trace.of("map");
         maps.find(|event| event["requested_len_bytes"] == len)
@@ -220,20 +224,10 @@ pub fn a_mapping_takes_another_s_place_only_by_force(backend: &str) {
     assert_eq!(by_third, None, "nothing was replaced");
 }
 
-/// A program that is dynamically linked: busybox, which is all that a VM of ours
-/// has otherwise, is not.
-fn dynamic() -> &'static str {
-    const OF_THE_VM: &str = "/bin/dynamic-cat";
-    if fs::exists(OF_THE_VM).unwrap() {
-        OF_THE_VM
-    } else {
-        "/bin/cat"
-    }
-}
-
 /// A program comes to life: the kernel's loader, then ld.so.
 pub fn a_program_is_linked_before_it_runs(backend: &str) {
-    let trace = played(backend, &[dynamic().into()]);
+    let trace = together::watch(backend, Program::Dynamic).trace;
+    show(&trace);
     let exec = trace
         .events
         .iter()

@@ -7,32 +7,23 @@ use serde_json::{Value, json};
 use super::{hex, limit};
 use crate::{
     run::{Trace, mmwatch, temporary, trace, workload},
+    together::{self, Program, Seen},
     workload::suspects::Told,
 };
 
-/// Runs a command on the workload; what the workload says that it did.
-fn run<T>(run: impl Fn(&[String]) -> T) -> (T, Vec<Told>) {
-    let (told, scratch) = (temporary("told"), temporary("scratch"));
-    let result = run(&workload(&[
-        "suspects",
-        told.to_str().unwrap(),
-        scratch.to_str().unwrap(),
-    ]));
-    let calls = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
-    let _ = fs::remove_file(&told);
-    (result, calls)
+/// A trace of the workload in which the kernel skipped no program, and what the workload
+/// says that it did.
+fn traced(mut tries: impl Iterator<Item = Seen>) -> (Trace, Vec<Told>) {
+    let seen = tries
+        .find(|seen| seen.trace.missed() == 0)
+        .expect("one run of five without a skipped program");
+    let calls = seen.notes();
+    (seen.trace, calls)
 }
 
-/// A trace of the workload in which the kernel skipped no program.
-fn traced(backend: &str, args: &[&str]) -> (Trace, Vec<Told>) {
-    (0..5)
-        .map(|_| run(|command| trace(backend, args, command)))
-        .find(|(trace, _)| {
-            assert_eq!(trace.code, Some(0), "{}", trace.stderr);
-            trace.assert_whole();
-            trace.missed() == 0
-        })
-        .expect("one run of five without a skipped program")
+/// The same under a filter.
+fn filtered(backend: &str, args: &[&str]) -> (Trace, Vec<Told>) {
+    traced((0..5).map(|_| together::alone(backend, args, Program::Suspects)))
 }
 
 /// What a backend must flag, and whether it tells what was before.
@@ -66,7 +57,7 @@ fn counts(backend: &str, calls: &[Told]) -> BTreeMap<String, u64> {
 }
 
 pub fn suspects_are_told(backend: &str) {
-    let (trace, calls) = traced(backend, &[]);
+    let (trace, calls) = traced(together::tries(backend, Program::Suspects));
     let mut events = trace.events.iter();
     for (number, call) in calls.iter().enumerate() {
         // What the allocator does between is none of the workload's.
@@ -92,13 +83,14 @@ pub fn suspects_are_told(backend: &str) {
     }
 
     // The kernel's own sums say the same.
-    let (output, _) = run(|command| {
-        mmwatch()
-            .args(["stat", "-o", "json", "--hooks", backend, "--"])
-            .args(command)
-            .output()
-            .unwrap()
-    });
+    let (told, scratch) = (temporary("told"), temporary("scratch"));
+    let paths = [&told, &scratch].map(|path| path.to_str().unwrap());
+    let output = mmwatch()
+        .args(["stat", "-o", "json", "--hooks", backend, "--"])
+        .args(workload(&["suspects", paths[0], paths[1]]))
+        .output()
+        .unwrap();
+    fs::remove_file(&told).unwrap();
     let report = output.stdout.split(|&byte| byte == b'\n').next().unwrap();
     let report: Value = serde_json::from_slice(report).unwrap();
     let total = &report["all"]["total"]["suspects"];
@@ -108,7 +100,7 @@ pub fn suspects_are_told(backend: &str) {
 }
 
 pub fn a_filter_lets_suspects_through(backend: &str) {
-    let (all, calls) = traced(backend, &["--suspect"]);
+    let (all, calls) = filtered(backend, &["--suspect"]);
     let flagged = |wanted: &[&str]| {
         let is_wanted = |kind: &String| wanted.is_empty() || wanted.contains(&kind.as_str());
         calls
@@ -120,7 +112,7 @@ pub fn a_filter_lets_suspects_through(backend: &str) {
     assert_eq!(all.events.len(), flagged(&[]));
 
     let kinds = ["memfd-exec", "stack-exec"];
-    let (some, _) = traced(backend, &["--suspect", &kinds.join(",")]);
+    let (some, _) = filtered(backend, &["--suspect", &kinds.join(",")]);
     let is_one = |event: &Value| suspects(event).iter().any(|kind| kinds.contains(kind));
     assert!(some.events.iter().all(is_one));
     assert_eq!(some.events.len(), flagged(&kinds));

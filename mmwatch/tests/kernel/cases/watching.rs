@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     io::{BufRead as _, BufReader},
     thread,
     time::Duration,
@@ -13,22 +13,10 @@ use serde_json::Value;
 
 use super::{STORM_ONLY, check, filtered, first_line, hex, is_emulated, limit, low_limit, storm};
 use crate::{
-    run::{Trace, start_trace, take_apart, temporary, trace, workload},
+    run::{Trace, start_trace, take_apart, trace},
+    together::{self, Program, ROUNDS, Seen, THREADS},
     workload::{MARK_BEGIN, MARK_END, Note},
 };
-
-/// Traces a workload that takes notes.
-fn noted(backend: &str, args: &[&str], name: &str) -> (Trace, Vec<Note>) {
-    let (notes, file) = (temporary("notes"), temporary("file"));
-    let command = workload(&[name, notes.to_str().unwrap(), file.to_str().unwrap()]);
-    let trace = trace(backend, args, &command);
-    assert_eq!(trace.code, Some(0), "{}", trace.stderr);
-    trace.assert_whole();
-    let expected = serde_json::from_slice(&fs::read(&notes).unwrap()).unwrap();
-    let _ = fs::remove_file(&notes);
-    let _ = fs::remove_file(&file);
-    (trace, expected)
-}
 
 /// The events of the thread that made the marks, between them.
 pub fn between_marks(trace: &Trace) -> Option<Vec<&Value>> {
@@ -44,10 +32,13 @@ pub fn between_marks(trace: &Trace) -> Option<Vec<&Value>> {
 
 /// Compares event by event. Where the kernel says that it skipped a program,
 /// which a preemptible kernel does now and then, one of the events may be
-/// missing, as the ledger says, and the run is made again.
-fn compare(backend: &str, args: &[&str], name: &str) {
-    let (trace, expected) = (0..5)
-        .map(|_| noted(backend, args, name))
+/// missing, as the ledger says, and it is tried again.
+fn compare(tries: impl Iterator<Item = Seen>) {
+    let (trace, expected) = tries
+        .map(|seen| {
+            let expected: Vec<Note> = seen.notes();
+            (seen.trace, expected)
+        })
         .find(|(trace, expected)| {
             trace.missed() == 0
                 || between_marks(trace).is_some_and(|seen| seen.len() == expected.len())
@@ -120,27 +111,20 @@ pub fn differences(note: &Note, event: &Value) -> Vec<&'static str> {
 }
 
 pub fn calls_give_exactly_their_events(backend: &str) {
-    compare(backend, &[], "calls");
+    compare(together::tries(backend, Program::Calls));
 }
 
 pub fn failing_calls_give_their_errno(backend: &str) {
-    compare(backend, &[], "failures");
+    compare(together::tries(backend, Program::Failures));
 }
 
 pub fn failures_are_explained(backend: &str) {
     let _low = low_limit();
-    compare(backend, &["-x"], "refusals");
+    compare((0..5).map(|_| together::alone(backend, &["-x"], Program::Refusals)));
 }
 
 pub fn a_process_is_followed_from_fork_to_exit(backend: &str) {
-    // A shell, a child of it that becomes another program, and both ends.
-    let script = "/bin/true; (exit 3); /bin/true";
-    let trace = trace(
-        backend,
-        &[],
-        &["/bin/sh".into(), "-c".into(), script.into()],
-    );
-    trace.assert_whole();
+    let trace = together::watch(backend, Program::Shell).trace;
     let exec: Vec<_> = trace.of("exec").collect();
     assert!(
         exec[0]["file"]["path"].as_str().unwrap().starts_with('/'),
@@ -200,11 +184,7 @@ pub fn a_process_is_followed_from_fork_to_exit(backend: &str) {
 }
 
 pub fn sections_of_threads_are_in_order(backend: &str) {
-    let (threads, rounds) = (4, 300);
-    let command = workload(&["threads", &threads.to_string(), &rounds.to_string()]);
-    let trace = trace(backend, &[], &command);
-    assert_eq!(trace.code, Some(0), "{}", trace.stderr);
-    trace.assert_whole();
+    let trace = together::watch(backend, Program::Threads).trace;
     let pid = &trace.of("exec").last().unwrap()["pid"];
     let ours: Vec<_> = trace
         .events
@@ -216,7 +196,7 @@ pub fn sections_of_threads_are_in_order(backend: &str) {
             .filter(|event| event["cause"] == cause && event["tid"] != *pid)
             .count()
     };
-    assert!(calls("mprotect") as u64 + trace.missed() >= threads * rounds);
+    assert!(calls("mprotect") as u64 + trace.missed() >= THREADS * ROUNDS);
     if limit(backend, "outside of the lock") {
         return;
     }
@@ -338,27 +318,30 @@ pub fn filters_let_through_what_they_say(backend: &str) {
 /// The filter in the kernel and the column of user space know a backing alike:
 /// what the one lets through is what the other shows without it.
 pub fn a_backing_is_let_through_whole(backend: &str) {
-    for name in ["calls", "failures"] {
-        let maps = |args: &[&str]| -> Vec<String> {
-            let (trace, _) = (0..5)
-                .map(|_| noted(backend, args, name))
-                .find(|(trace, _)| trace.missed() == 0)
-                .expect("one run of five without a skipped program");
-            let maps = trace.events.iter().filter(|event| event["op"] == "map");
-            let backing = |event: &Value| event["backing"].as_str().unwrap_or("").to_owned();
-            maps.map(backing).collect()
-        };
-        let all = maps(&[]);
-        for wanted in [
-            "private-anonymous",
-            "shared-anonymous,private-file",
-            "shared-file,special",
-        ] {
-            let is_wanted = |backing: &&String| wanted.split(',').any(|name| name == *backing);
-            let seen = maps(&["--backing", wanted]);
+    let programs = [Program::Calls, Program::Failures];
+    // The backings of what each program maps.
+    let maps = |args: &[&str]| -> Vec<Vec<String>> {
+        let seen = (0..5)
+            .map(|_| together::in_turn(backend, args, &programs))
+            .find(|seen| seen.iter().all(|seen| seen.trace.missed() == 0))
+            .expect("one run of five without a skipped program");
+        let backing = |event: &Value| event["backing"].as_str().unwrap_or("").to_owned();
+        seen.iter()
+            .map(|seen| seen.trace.of("map").map(backing).collect())
+            .collect()
+    };
+    let all = maps(&[]);
+    for wanted in [
+        "private-anonymous",
+        "shared-anonymous,private-file",
+        "shared-file,special",
+    ] {
+        let is_wanted = |backing: &&String| wanted.split(',').any(|name| name == *backing);
+        let seen = maps(&["--backing", wanted]);
+        for ((name, all), seen) in programs.iter().zip(&all).zip(&seen) {
             let want: Vec<_> = all.iter().filter(is_wanted).collect();
-            assert!(!want.is_empty(), "{name}: no {wanted} in {all:?}");
-            assert_eq!(seen.iter().collect::<Vec<_>>(), want, "{name}: {wanted}");
+            assert!(!want.is_empty(), "{name:?}: no {wanted} in {all:?}");
+            assert_eq!(seen.iter().collect::<Vec<_>>(), want, "{name:?}: {wanted}");
         }
     }
 }
@@ -371,7 +354,7 @@ pub fn check_predicts_what_trace_does(backend: &str) {
             .map(|entry| entry[field].as_str().unwrap().to_owned())
             .collect()
     };
-    let trace = trace(backend, &[], &["/bin/true".into()]);
+    let trace = together::watch(backend, Program::True).trace;
     assert_eq!(
         names(&check["plan"]["programs"], "name"),
         names(&trace.ledger["hooks"], "program")
