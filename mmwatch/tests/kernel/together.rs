@@ -41,12 +41,12 @@ pub enum Program {
     True,
 }
 
-/// Those that cases watch without a filter.
-const SHARED: [Program; 9] = [
+/// Those that cases watch without a filter. Not the threads: on a preemptible kernel they
+/// have it skip programs, and what is skipped is told for a run as a whole.
+const SHARED: [Program; 8] = [
     Program::Calls,
     Program::Failures,
     Program::Shell,
-    Program::Threads,
     Program::Gross,
     Program::Suspects,
     Program::MapsOverItself,
@@ -184,16 +184,16 @@ pub fn tries(backend: &str, program: Program) -> impl Iterator<Item = Seen> {
         .chain((0..left).map(move |_| alone(backend, &[], program)))
 }
 
-/// A program that is watched without a filter: with others where the kernel skipped
-/// nothing then, or it is what a skipped program may cost this one alone that counts.
+/// A program that is watched without a filter: with others, or else by itself.
 pub fn watch(backend: &str, program: Program) -> Seen {
     shared(backend, program).unwrap_or_else(|| alone(backend, &[], program))
 }
 
-/// What one run saw of a program. None where its processes cannot be told from others'
-/// with certainty.
+/// What one run saw of a program. None where the kernel skipped something each time, which
+/// may be of any program, or where the processes of one cannot be told from another's.
 fn shared(backend: &str, program: Program) -> Option<Seen> {
     static RUNS: Mutex<BTreeMap<String, Option<Vec<Seen>>>> = Mutex::new(BTreeMap::new());
+    let place = SHARED.iter().position(|shared| *shared == program)?;
     // A run that fails is made again by the next case, which then fails as it did.
     let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
     let run = match runs.get(backend) {
@@ -203,29 +203,28 @@ fn shared(backend: &str, program: Program) -> Option<Seen> {
             runs.entry(backend.to_owned()).or_insert(run)
         }
     };
-    let place = SHARED.iter().position(|shared| *shared == program);
-    let seen = run.as_ref()?[place?].clone();
+    let seen = run.as_ref()?[place].clone();
     Some(seen.assert_succeeded())
 }
 
 fn run_shared(backend: &str) -> Option<Vec<Seen>> {
-    let turns = Turns::new(&SHARED);
-    let trace = trace(backend, &[], &turns.command());
+    // Cheaper than that each program is watched by itself.
+    const RUNS: usize = 3;
+    let (turns, trace) = (0..RUNS)
+        .map(|_| {
+            let turns = Turns::new(&SHARED);
+            let trace = trace(backend, &[], &turns.command());
+            (turns, trace)
+        })
+        .find(|(_, trace)| trace.missed() == 0)?;
     let parents: BTreeMap<_, _> = trace
         .of("fork")
         .map(|fork| (number(&fork["child_pid"]), number(&fork["pid"])))
         .collect();
     let seen = turns.seen(&trace, |ended| family(ended.pid, &parents));
-    if trace.missed() > 0 {
-        println!(
-            "the kernel skipped {} programs: none shared",
-            trace.missed()
-        );
-        return None;
-    }
     let ended = turns.ended();
-    let driver: BTreeSet<_> = ended.iter().map(|ended| parents.get(&ended.pid)).collect();
-    if driver.len() != 1 || driver.contains(&None) {
+    let drivers: BTreeSet<_> = ended.iter().map(|ended| parents.get(&ended.pid)).collect();
+    if drivers.len() != 1 || drivers.contains(&None) {
         println!("{ended:?} are not children of one process by {parents:?}: none shared");
         return None;
     }

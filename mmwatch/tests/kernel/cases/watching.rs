@@ -184,7 +184,7 @@ pub fn a_process_is_followed_from_fork_to_exit(backend: &str) {
 }
 
 pub fn sections_of_threads_are_in_order(backend: &str) {
-    let trace = together::watch(backend, Program::Threads).trace;
+    let trace = together::alone(backend, &[], Program::Threads).trace;
     let pid = &trace.of("exec").last().unwrap()["pid"];
     let ours: Vec<_> = trace
         .events
