@@ -93,5 +93,14 @@ fn main() -> ExitCode {
         test_threads: Some(1),
         ..arguments
     };
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(backend) = wanted
+        && !arguments.list
+    {
+        let starts = run::starts();
+        if let Some(time) = run::time_of_start(&backend) {
+            println!("starts of mmwatch: {starts} of {:.2} s", time.as_secs_f64());
+        }
+    }
+    conclusion.exit_code()
 }

@@ -6,10 +6,12 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+use crate::BACKENDS;
 
 /// The binary under test.
 pub fn mmwatch() -> Command {
@@ -19,6 +21,45 @@ pub fn mmwatch() -> Command {
             .into()
     });
     Command::new(path)
+}
+
+/// How often mmwatch was started so that it attaches the programs of a backend.
+static STARTS: AtomicU32 = AtomicU32::new(0);
+
+/// The binary under test, to be started so that it attaches the programs of a backend.
+pub fn watcher() -> Command {
+    count_start();
+    mmwatch()
+}
+
+/// Counts such a start where the command is not made by [`watcher`].
+pub fn count_start() {
+    STARTS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts the start if it is one, which a backend among its arguments tells.
+pub fn count_start_with(args: &[&str]) {
+    if args.iter().any(|arg| BACKENDS.contains(arg)) && args[0] != "check" {
+        count_start();
+    }
+}
+
+/// How many starts there were. Those that failed before the kernel was asked are among
+/// them, those of `maps --faults`, which attaches few programs, are not.
+pub fn starts() -> u32 {
+    STARTS.load(Ordering::Relaxed)
+}
+
+/// How long a start takes, which is mostly the kernel's verifier. None where it fails.
+pub fn time_of_start(backend: &str) -> Option<Duration> {
+    let begin = Instant::now();
+    let output = mmwatch()
+        .args(["stat", "--hooks", backend, "--", "/bin/true"])
+        .output();
+    let time = begin.elapsed();
+    output
+        .is_ok_and(|output| output.status.success())
+        .then_some(time)
 }
 
 /// Where it is.
@@ -65,7 +106,7 @@ pub fn workload(args: &[&str]) -> Vec<String> {
 
 /// Starts `mmwatch trace -o json --hooks BACKEND ARGS -- COMMAND`.
 pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
-    let mut mmwatch = mmwatch();
+    let mut mmwatch = watcher();
     mmwatch
         .args(["trace", "-o", "json", "--hooks", backend])
         .args(args);
@@ -82,7 +123,7 @@ pub fn start_trace(backend: &str, args: &[&str], command: &[String]) -> Child {
 
 /// Starts `mmwatch record -o FILE --hooks BACKEND ARGS -- COMMAND`.
 pub fn start_record(backend: &str, file: &Path, args: &[&str], command: &[String]) -> Child {
-    let mut mmwatch = mmwatch();
+    let mut mmwatch = watcher();
     mmwatch.arg("record").arg("-o").arg(file);
     mmwatch.args(["--hooks", backend]).args(args);
     if !command.is_empty() {

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::run::{mmwatch, temporary};
+use crate::run::{temporary, watcher};
 
 /// After so long nothing comes any more, on an emulated machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,7 +30,7 @@ impl Daemon {
     fn start(backend: &str) -> Self {
         let socket = temporary("socket");
         let listen = format!("unix:{}", socket.display());
-        let child = mmwatch()
+        let child = watcher()
             .args(["agent", "--interval", "200ms", "--hooks", backend])
             .args(["--listen", &listen])
             .stderr(Stdio::piped())

@@ -17,7 +17,10 @@ use super::sidecar::{self, APP, POD, app};
 use crate::{
     confined::{self, Otherwise, confine},
     container::{Container, Files, Pids, Spec},
-    run::{interrupt, interrupt_pid, mmwatch, wait_until_watching, workload},
+    run::{
+        count_start, count_start_with, interrupt, interrupt_pid, mmwatch, wait_until_watching,
+        watcher, workload,
+    },
 };
 
 const DAEMONSET: &str = include_str!("../../../../deploy/kubernetes/daemonset.yaml");
@@ -30,6 +33,7 @@ const OTHER_POD: &str = "77777777-8888-9999-0000-111111111111";
 
 /// Starts mmwatch so that it ends with the first call that its profile does not have.
 fn confined(args: &[&str]) -> Child {
+    count_start_with(args);
     let mut command = mmwatch();
     command
         .args(args)
@@ -118,7 +122,7 @@ pub fn the_profile_has_all_calls(backend: &str) {
 
 /// The profile as it is lets mmwatch sum, and refuses what it does not have.
 pub fn other_calls_are_refused(backend: &str) {
-    let mut stat = mmwatch();
+    let mut stat = watcher();
     stat.args(["stat", "-d", "1", "-o", "json", "--hooks", backend]);
     confine(&mut stat, Otherwise::Fails);
     let output = stat.output().unwrap();
@@ -229,6 +233,7 @@ impl Manifest {
         assert_ne!(args, self.args);
         args.extend(["--hooks", backend].map(str::to_owned));
         let beside = (!self.host_pid).then_some(app_pid);
+        count_start();
         let mut container = self.start(&args, &self.capabilities(), beside);
         let pid = sidecar::wait_until_watching(&mut container, Path::new("/mmwatch"));
         until("readiness", || get(port, "/readyz"));

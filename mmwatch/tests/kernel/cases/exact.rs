@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::{MAX_MAP_COUNT, Sysctl, hex, is_emulated, low_limit};
 use crate::{
-    run::{mmwatch, trace, workload},
+    run::{trace, watcher, workload},
     together::{self, Program},
     workload::exact,
 };
@@ -50,7 +50,7 @@ impl Verified {
     fn start(backend: &str, args: &[&str], program: &[&str]) -> Self {
         // mmwatch's own stdout is not to be mixed with the program's.
         let script = format!("exec {} >&2", workload(program).join(" "));
-        let mut child = mmwatch()
+        let mut child = watcher()
             .args(["verify", "-o", "json", "-i", "200ms", "--hooks", backend])
             .args(args)
             .args(["--", "/bin/sh", "-c", &script])
@@ -351,7 +351,7 @@ pub fn the_limit_is_shown_as_reached(backend: &str) {
     BufReader::new(full.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let output = mmwatch()
+    let output = watcher()
         .args(["top", "--plain", "-i", "500ms", "-d", "1"])
         .args(["--hooks", backend, "-p", &full.id().to_string()])
         .output()
@@ -379,7 +379,7 @@ pub fn a_peak_between_two_looks_is_told(backend: &str) {
     }
     // It lets go of its VMAs at once, and is there for a while.
     const PEAK: u64 = 3_000;
-    let output = mmwatch()
+    let output = watcher()
         .args(["top", "-o", "json", "-i", "500ms", "--hooks", backend, "--"])
         .args(workload(&["peak", &PEAK.to_string()]))
         .output()
@@ -457,7 +457,7 @@ pub fn the_ended_leave_nothing_behind(backend: &str) {
         "{}; echo done >&2; read line",
         workload(&["lives", &LIVES.to_string()]).join(" ")
     );
-    let mut child = mmwatch()
+    let mut child = watcher()
         .args(["trace", "-o", "json", "--hooks", backend, "--op", "exit"])
         // So that the agent does not hear of their ends, and forgets nobody's sums.
         .args(["--simulate-loss", "1", "--", "/bin/sh", "-c", &script])

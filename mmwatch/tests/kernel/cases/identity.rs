@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::check;
 use crate::run::{
-    Trace, interrupt, mmwatch, report, start_record, start_trace, take_apart, temporary, trace,
-    trace_from, wait_until_watching, workload,
+    Trace, interrupt, report, start_record, start_trace, take_apart, temporary, trace, trace_from,
+    wait_until_watching, watcher, workload,
 };
 
 const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -148,7 +148,7 @@ pub fn a_container_is_let_through_alone(backend: &str) {
 
 /// What a program's processes do is in its row.
 pub fn programs_have_their_sums(backend: &str) {
-    let child = mmwatch()
+    let child = watcher()
         .args(["stat", "-o", "json", "--by", "exe", "--hooks", backend])
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -181,7 +181,7 @@ pub fn programs_have_their_sums(backend: &str) {
 
 /// Their sums are theirs, whoever else does something meanwhile.
 pub fn containers_have_their_sums(backend: &str) {
-    let child = mmwatch()
+    let child = watcher()
         .args([
             "stat",
             "-o",

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::mmwatch;
+use crate::run::{count_start_with, mmwatch};
 
 /// Capabilities, by their numbers (`linux/capability.h`).
 const SYS_PTRACE: u32 = 19;
@@ -41,6 +41,7 @@ fn run(capabilities: &'static [u32], memlock_bytes: u64, args: &[&str]) -> Outpu
     };
     // SAFETY: it makes system calls and nothing else.
     unsafe { command.pre_exec(drop_others) };
+    count_start_with(args);
     command.output().unwrap()
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     run::{
         Trace, interrupt, mmwatch, report, start_record, temporary, trace, trace_from,
-        wait_until_watching, workload,
+        wait_until_watching, watcher, workload,
     },
     together::{self, Program},
     workload::Note,
@@ -118,7 +118,7 @@ pub fn a_report_is_the_stat_of_the_same_time(backend: &str) {
     for _ in 0..5 {
         let file = Scratch::new("recording");
         let record = start_record(backend, &file.0, &["-n", &name], &[]);
-        let stat = mmwatch()
+        let stat = watcher()
             .args(["stat", "-o", "json", "--hooks", backend, "-n", &name])
             .stdout(Stdio::piped())
             .spawn()

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{hex, limit};
 use crate::{
-    run::{Trace, mmwatch, start_trace, temporary, trace, wait_until_watching, workload},
+    run::{Trace, mmwatch, start_trace, temporary, trace, wait_until_watching, watcher, workload},
     together::{self, Program, dynamic},
 };
 
@@ -344,7 +344,7 @@ pub fn a_mapping_s_age_and_changes_are_told(backend: &str) {
         .spawn()
         .unwrap();
     let pid = program.id().to_string();
-    let mut watch = mmwatch()
+    let mut watch = watcher()
         .args([
             "maps", "-o", "json", "--watch", "100ms", "--hooks", backend, &pid,
         ])

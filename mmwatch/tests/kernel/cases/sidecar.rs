@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, thread, time::Duration};
 
 use crate::{
     container::{Container, Files, Pids, Spec},
-    run::{Trace, interrupt_pid, program, take_apart, watches, workload},
+    run::{Trace, count_start, interrupt_pid, program, take_apart, watches, workload},
 };
 
 pub const POD: &str = "11111111-2222-3333-4444-555555555555";
@@ -33,6 +33,7 @@ struct Sidecar {
 
 impl Sidecar {
     fn start(backend: &str, args: &[&str], joins: Option<u32>) -> Self {
+        count_start();
         let program = program();
         let mut command = vec![program.to_str().unwrap().to_owned()];
         command.extend(["trace", "-o", "json", "--hooks", backend].map(str::to_owned));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{hex, limit};
 use crate::{
-    run::{Trace, mmwatch, temporary, trace, workload},
+    run::{Trace, temporary, trace, watcher, workload},
     together::{self, Program, Seen},
     workload::suspects::Told,
 };
@@ -85,7 +85,7 @@ pub fn suspects_are_told(backend: &str) {
     // The kernel's own sums say the same.
     let (told, scratch) = (temporary("told"), temporary("scratch"));
     let paths = [&told, &scratch].map(|path| path.to_str().unwrap());
-    let output = mmwatch()
+    let output = watcher()
         .args(["stat", "-o", "json", "--hooks", backend, "--"])
         .args(workload(&["suspects", paths[0], paths[1]]))
         .output()
