@@ -7,9 +7,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{STORM_LEN, filtered, first_line, limit, storm};
-use crate::run::{
-    interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload,
+use super::{STAT_PAIRS, STORM_LEN, filtered, first_line, limit, stat_of_storm};
+use crate::{
+    run::{interrupt, mmwatch, start_trace, take_apart, trace, wait_until_watching, workload},
+    together::{self, Program},
 };
 
 pub fn nobody_else_s_operations_come_with_a_user(backend: &str) {
@@ -49,8 +50,10 @@ pub fn a_running_process_is_watched_by_pid(backend: &str) {
 }
 
 pub fn the_command_s_exit_code_is_passed_on(backend: &str) {
-    for code in [0, 7] {
-        let trace = trace(backend, &[], &workload(&["exit", &code.to_string()]));
+    // Whoever is watched, that mmwatch itself ends with 0 is asserted on the way.
+    let seen = together::watch(backend, Program::True);
+    let trace = trace(backend, &[], &workload(&["exit", "7"]));
+    for (trace, code) in [(&seen.trace, 0), (&trace, 7)] {
         assert_eq!(trace.code, Some(code));
         assert!(!trace.events.is_empty());
     }
@@ -84,14 +87,7 @@ pub fn a_closed_pipe_is_a_good_end(backend: &str) {
 }
 
 pub fn stat_sums_a_command(backend: &str) {
-    let pairs = 500;
-    let output = mmwatch()
-        .args(["stat", "-o", "json", "--hooks", backend, "--"])
-        .args(storm(pairs))
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = stat_of_storm(backend);
     let report: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(report["type"], "report");
     assert_eq!(report["ledger"]["balanced"], true, "{report:#}");
@@ -102,7 +98,7 @@ pub fn stat_sums_a_command(backend: &str) {
         assert!(map["held_ns"].as_u64().unwrap() > 0, "{map}");
     }
     // Each skipped program can cost an operation.
-    let pairs = pairs - report["ledger"]["missed"].as_u64().unwrap_or(0);
+    let pairs = STAT_PAIRS - report["ledger"]["missed"].as_u64().unwrap_or(0);
     assert!(
         sums["ops"]["map"]["count"].as_u64().unwrap() >= pairs,
         "{sums}"
