@@ -44,8 +44,8 @@ pub fn count_start_with(args: &[&str]) {
     }
 }
 
-/// How many starts there were. Those that failed before the kernel was asked are among
-/// them, those of `maps --faults`, which attaches few programs, are not.
+/// How many starts there were. Those of `maps --faults`, which attaches few programs, are
+/// not among them.
 pub fn starts() -> u32 {
     STARTS.load(Ordering::Relaxed)
 }
