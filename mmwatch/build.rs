@@ -37,12 +37,13 @@ fn build() -> Result<()> {
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?).join("bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR")?);
 
-    if let Some(dir) = env::var_os(OTHER_OBJECTS) {
+    if let Some(dir) = env::var_os(OTHER_OBJECTS).filter(|dir| !dir.is_empty()) {
         println!("cargo::rerun-if-changed={}", dir.display());
         for name in OBJECTS {
             let from = Path::new(&dir).join(name);
-            fs::copy(&from, out.join(name))
-                .with_context(|| format!("{OTHER_OBJECTS}: cannot copy {}", from.display()))?;
+            fs::copy(&from, out.join(name)).with_context(|| {
+                format!("cannot copy {}; unset {OTHER_OBJECTS}", from.display())
+            })?;
         }
         return Ok(());
     }
@@ -64,23 +65,38 @@ fn build() -> Result<()> {
             io::copy(&mut object, &mut File::create(out.join(name))?)?;
             Ok(())
         };
-        unpack().with_context(|| format!("cannot unpack {}", from.display()))?;
+        unpack().with_context(|| format!("cannot unpack {}; {}", from.display(), remedy(&bpf)))?;
     }
     Ok(())
 }
 
 /// Objects of other sources would be programs that nobody reads here.
 fn check(bpf: &Path) -> Result<()> {
-    let mut manifest = Manifest::read(bpf)?;
+    let mut manifest = Manifest::read(bpf).with_context(|| {
+        format!(
+            "the compiled kernel programs are not usable; {}",
+            remedy(bpf)
+        )
+    })?;
     if !manifest::has_sources(bpf) {
         manifest.sums.retain(|path, _| path.ends_with(SUFFIX));
     }
     let difference = manifest.difference(&manifest::sums(bpf)?);
     ensure!(
         difference.is_none(),
-        "the compiled kernel programs in mmwatch/bpf are stale: {}; run `cargo xtask bpf`, which \
-         compiles them anew (it installs a BPF toolchain where there is none)",
-        difference.unwrap_or_default()
+        "the compiled kernel programs in mmwatch/bpf are stale: {}; {}",
+        difference.unwrap_or_default(),
+        remedy(bpf)
     );
     Ok(())
+}
+
+/// The next step where the objects cannot be used.
+fn remedy(bpf: &Path) -> &'static str {
+    if manifest::has_sources(bpf) {
+        "run `cargo xtask bpf`, which compiles them anew (it installs a BPF toolchain where there \
+         is none)"
+    } else {
+        "fetch this crate again, since it has changed"
+    }
 }

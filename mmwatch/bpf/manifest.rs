@@ -45,7 +45,7 @@ impl Manifest {
         let path = dir.join(NAME);
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is damaged", path.display()))
+        Self::parse(&text).with_context(|| format!("{} is not a manifest", path.display()))
     }
 
     /// Reads a manifest's text.

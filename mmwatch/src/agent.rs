@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod otlp;
 mod own;
 pub mod series;
+pub mod trusted;

@@ -62,11 +62,11 @@ impl Cli {
     /// Reads the arguments, the program's name first.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().collect();
-        // A script whose variable is empty does not mean the whole machine.
+        // An empty variable of a script does not mean the whole machine.
         if args.last().is_some_and(|last| last == "--") {
             return Err(Self::command().error(
                 ErrorKind::TooFewValues,
-                "there is no command after `--`; name one, or leave `--` out to watch all processes",
+                "the command after `--` is missing; name one, or leave `--` out to watch all processes",
             ));
         }
         Self::try_parse_from(with_command(args))

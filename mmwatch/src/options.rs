@@ -20,7 +20,7 @@ pub use self::{
     polling::Unpollable,
     query::of_query,
     recording::{Recorded, Target},
-    spaces::{Maps, SharedForm, Sharing, Shown},
+    spaces::{Maps, SharedForm, Sharing, Shown, check_space},
 };
 use self::{
     recording::{past, record, report},

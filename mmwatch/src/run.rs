@@ -33,7 +33,7 @@ use crate::{
         diff,
         read::{Reading, Source},
     },
-    options::{Form, Maps, Options, Shown, System, Target, Task, View},
+    options::{Form, Maps, Options, Shown, System, Target, Task, View, check_space},
     pipeline::{self, Job, Work},
     process::Proc,
     recording::Destination,
@@ -284,7 +284,6 @@ fn written(result: io::Result<()>) -> Result<bool> {
 }
 
 fn explain(maps: &Maps, system: &System) -> Result<u8> {
-    let proc = &system.proc;
     if maps.source == Source::Smaps {
         // Nobody is left to read it, if this fails.
         let _ = writeln!(
@@ -294,45 +293,64 @@ fn explain(maps: &Maps, system: &System) -> Result<u8> {
              to spare it"
         );
     }
+    let mut code = 0;
     for &pid in &maps.pids {
-        let mut out = io::stdout();
-        let result = match (maps.shown, maps.form) {
-            (Shown::Changes(time), form) => {
-                let before = Reading::take(proc, pid, maps.source)?;
-                let before = before.space()?;
-                thread::sleep(time);
-                let after = Reading::take(proc, pid, maps.source)?;
-                let after = after.space()?;
-                let changes = diff::compare(&before.vmas, &after.vmas);
-                match form {
-                    Form::Json => json::maps::write_changes(&mut out, &after, &changes),
-                    Form::Text => out.write_all(ui::maps::changes(&after, &changes).as_bytes()),
+        match explain_one(maps, pid, system) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // The others are shown all the same; the exit code is that of the first failure.
+            Err(error) if maps.pids.len() > 1 => {
+                let _ = writeln!(io::stderr(), "mmwatch: {error}");
+                if code == 0 {
+                    code = error.exit_code();
                 }
             }
-            (Shown::Faults(time), form) => {
-                let counted = faults::count(pid, time, system)?;
-                let after = Reading::take(proc, pid, maps.source)?;
-                faults::write(&mut out, form, &after.space()?, &counted)
-            }
-            (Shown::Picture, _) => {
-                let reading = Reading::take(proc, pid, maps.source)?;
-                let (rows, columns) = screen();
-                out.write_all(ui::picture::draw(&reading.space()?, rows, columns).as_bytes())
-            }
-            (Shown::Vmas, form) => {
-                let reading = Reading::take(proc, pid, maps.source)?;
-                let space = reading.space()?;
-                match form {
-                    Form::Json => json::maps::write_space(&mut out, &space),
-                    Form::Text => out.write_all(ui::maps::draw(&space).as_bytes()),
-                }
-            }
-        };
-        if !written(result.and_then(|()| out.flush()))? {
-            break;
+            Err(error) => return Err(error),
         }
     }
-    Ok(0)
+    Ok(code)
+}
+
+/// Shows one process; whether anybody still reads.
+fn explain_one(maps: &Maps, pid: u32, system: &System) -> Result<bool> {
+    let proc = &system.proc;
+    if maps.pids.len() > 1 {
+        check_space(pid, "maps", system)?;
+    }
+    let mut out = io::stdout();
+    let result = match (maps.shown, maps.form) {
+        (Shown::Changes(time), form) => {
+            let before = Reading::take(proc, pid, maps.source)?;
+            let before = before.space()?;
+            thread::sleep(time);
+            let after = Reading::take(proc, pid, maps.source)?;
+            let after = after.space()?;
+            let changes = diff::compare(&before.vmas, &after.vmas);
+            match form {
+                Form::Json => json::maps::write_changes(&mut out, &after, &changes),
+                Form::Text => out.write_all(ui::maps::changes(&after, &changes).as_bytes()),
+            }
+        }
+        (Shown::Faults(time), form) => {
+            let counted = faults::count(pid, time, system)?;
+            let after = Reading::take(proc, pid, maps.source)?;
+            faults::write(&mut out, form, &after.space()?, &counted)
+        }
+        (Shown::Picture, _) => {
+            let reading = Reading::take(proc, pid, maps.source)?;
+            let (rows, columns) = screen();
+            out.write_all(ui::picture::draw(&reading.space()?, rows, columns).as_bytes())
+        }
+        (Shown::Vmas, form) => {
+            let reading = Reading::take(proc, pid, maps.source)?;
+            let space = reading.space()?;
+            match form {
+                Form::Json => json::maps::write_space(&mut out, &space),
+                Form::Text => out.write_all(ui::maps::draw(&space).as_bytes()),
+            }
+        }
+    };
+    written(result.and_then(|()| out.flush()))
 }
 
 /// Lines and columns of the terminal, less the line that the shell's prompt

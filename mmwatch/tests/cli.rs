@@ -45,9 +45,9 @@ fn assert_wrong_use(args: &[&str], names: &str) {
 #[test]
 fn dashes_without_a_command_are_wrong_use() {
     for command in ["stat", "trace", "record", "verify"] {
-        assert_wrong_use(&[command, "--"], "no command after `--`");
+        assert_wrong_use(&[command, "--"], "the command after `--` is missing");
     }
-    assert_wrong_use(&["--"], "no command after `--`");
+    assert_wrong_use(&["--"], "the command after `--` is missing");
 }
 
 #[test]

@@ -244,6 +244,20 @@ fn several_processes_are_a_line_each() {
 }
 
 #[test]
+fn a_process_that_is_gone_hides_no_other() {
+    let mut gone = Command::new("/bin/true").spawn().unwrap();
+    let pid = gone.id().to_string();
+    gone.wait().unwrap();
+    let there = cat();
+    let output = mmwatch(&["-o", "json", &pid, &there.pid().to_string()]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains(&format!("no process {pid}")), "{errors}");
+    let space: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(space["pid"], there.pid());
+}
+
+#[test]
 fn shared_memory_threads_and_code_are_told() {
     let Some(python) = python(
         "import ctypes, mmap, os, threading, time\n\

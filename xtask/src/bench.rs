@@ -53,7 +53,7 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["quick", "only", "all_kernels"])]
     instructions: bool,
     /// Make what is counted the new baseline
-    #[arg(long, requires = "instructions")]
+    #[arg(long, requires = "instructions", conflicts_with_all = ["quick", "only", "all_kernels"])]
     record: bool,
 }
 

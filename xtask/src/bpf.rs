@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use flate2::{Compression, GzBuilder};
+use flate2::{Compression, GzBuilder, bufread::GzDecoder};
 use object::{
     build::elf::{Builder, SectionData},
     elf,
@@ -60,7 +60,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.check {
         match built.compare(workspace)? {
             Comparison::Same => println!("mmwatch/bpf holds what the sources compile to"),
-            Comparison::OtherTools(which) => println!("not comparable: {which}"),
+            Comparison::OtherTools(which) => bail!("not comparable: {which}"),
         }
     } else {
         built.install(workspace)?;
@@ -76,8 +76,20 @@ pub fn compiles(file: &str) -> bool {
         .any(|dir| file.starts_with(dir.trim_start_matches("../")))
 }
 
+/// Fails where the tree's objects are stale. cargo goes by the times of files and does not see
+/// a change that comes with an old time.
+pub fn ensure_fresh(workspace: &Workspace) -> Result<()> {
+    match stale(workspace)? {
+        Some(difference) => bail!(
+            "the compiled kernel programs in mmwatch/bpf are stale: {difference}; run `cargo \
+             xtask bpf`"
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Why the tree's objects are stale, if they are.
-pub fn stale(workspace: &Workspace) -> Result<Option<String>> {
+fn stale(workspace: &Workspace) -> Result<Option<String>> {
     let dir = tree(workspace);
     Ok(Manifest::read(&dir)?.difference(&manifest::sums(&dir)?))
 }
@@ -127,20 +139,18 @@ impl Built {
     /// The same tools made others of the same sources, so those in the tree are not what they
     /// claim to be; or they are stale.
     pub fn compare(&self, workspace: &Workspace) -> Result<Comparison> {
-        if let Some(difference) = stale(workspace)? {
-            bail!("mmwatch/bpf is stale: {difference}; run `cargo xtask bpf`");
-        }
+        ensure_fresh(workspace)?;
         let recorded = Manifest::read(&tree(workspace))?;
         for name in OBJECTS {
-            let packed = format!("{name}{SUFFIX}");
-            if recorded.sums.get(&packed) == Some(&manifest::sum(&self.packed(name)?)) {
+            let packed = tree(workspace).join(format!("{name}{SUFFIX}"));
+            if unpacked(&packed)? == read(&self.dir.join(name))? {
                 continue;
             }
             let (here, there) = (&self.manifest, &recorded);
             if here.compiler == there.compiler && here.linker == there.linker {
                 bail!(
-                    "mmwatch/bpf/{packed} is not what {} and {} make of the sources; run `cargo \
-                     xtask bpf`",
+                    "{} is not what {} and {} make of the sources; run `cargo xtask bpf`",
+                    packed.display(),
                     here.compiler,
                     here.linker
                 );
@@ -168,8 +178,7 @@ impl Built {
 
     /// An object as it is in the tree. The same bytes give the same bytes.
     fn packed(&self, name: &str) -> Result<Vec<u8>> {
-        let path = self.dir.join(name);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = read(&self.dir.join(name))?;
         let mut gz = GzBuilder::new().read(&*bytes, Compression::best());
         let mut packed = Vec::new();
         gz.read_to_end(&mut packed)?;
@@ -199,9 +208,8 @@ fn flags(workspace: &Workspace, toolchain: Toolchain) -> Result<String> {
     let registries = home::cargo_home()
         .context("finding cargo's home directory")?
         .join("registry/src");
-    for registry in fs::read_dir(&registries)
-        .with_context(|| format!("cannot list {}", registries.display()))?
-    {
+    // There is none where dependencies are vendored.
+    for registry in fs::read_dir(&registries).into_iter().flatten() {
         remapped.push((registry?.path(), "registry"));
     }
     let mut flags = vec![
@@ -235,6 +243,19 @@ fn strip(path: &Path) -> Result<Vec<u8>> {
     let mut stripped = Vec::with_capacity(data.len());
     object.write(&mut stripped)?;
     Ok(stripped)
+}
+
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let packed = read(path)?;
+    let mut bytes = Vec::new();
+    GzDecoder::new(&*packed)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot unpack {}", path.display()))?;
+    Ok(bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

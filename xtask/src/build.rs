@@ -71,6 +71,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 
 /// Builds the agent; returns its path.
 pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<PathBuf> {
+    bpf::ensure_fresh(workspace)?;
     let mut cargo = workspace.cargo("build");
     cargo.args(["--package", "mmwatch", "--bin", "mmwatch"]);
     if release {
@@ -81,6 +82,7 @@ pub fn agent(workspace: &Workspace, release: bool, linking: Linking) -> Result<P
 
 /// Builds every test; returns those that are run apart.
 pub fn tests(workspace: &Workspace) -> Result<Tests> {
+    bpf::ensure_fresh(workspace)?;
     tests_by(workspace.cargo("test"))
 }
 

@@ -135,3 +135,32 @@ fn execute(task: &Task) -> Result<ExitCode> {
         Task::Vm(options) => vm::run(&workspace, options),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cell_is_of_the_full_size_alone() {
+        let parses = |words: &[&str]| {
+            let words = ["cargo xtask", "test"].iter().chain(words);
+            Cli::try_parse_from(words).is_ok()
+        };
+        assert!(parses(&["--full", "--from-cell", "6.12-kprobe"]));
+        for words in [
+            &["--from-cell", "6.12-kprobe"][..],
+            &["--quick", "--from-cell", "6.12-kprobe"],
+            &["--quick", "--full"],
+            &["--full", "--from-cell", "6.12"],
+        ] {
+            assert!(!parses(words), "{words:?}");
+        }
+    }
+}

@@ -98,12 +98,12 @@ impl Need {
             Package::program("fish", "fish"),
         ];
         const INSTRUCTIONS: &[Package] = &[Package::program("valgrind", "valgrind")];
-        // redis-tools has the server; what would start it by itself is another package.
+        // redis-tools has the server too; what would start it by itself is another package.
         const BENCH: &[Package] = &[
             Package::program("bpftrace", "bpftrace"),
             Package::program("linux-perf", "perf"),
             Package::program("strace", "strace"),
-            Package::program("redis-tools", "redis-server"),
+            Package::program("redis-tools", "redis-benchmark"),
         ];
         match self {
             // cargo's and rustup's own matters: `checks` and `Toolchain::get`.
@@ -183,13 +183,14 @@ fn checks() -> Result<()> {
     }
     if !process::succeeds(Command::new("cargo").args(["nextest", "--version"])) {
         eprintln!("setup: building cargo-nextest, which runs unit tests (some minutes)");
-        process::run(Command::new("cargo").args(["install", "--locked", "cargo-nextest"]))?;
+        process::run(Command::new("cargo").args(["install", "--locked", "cargo-nextest"]))
+            .context("cargo-nextest cannot be built; is there a network?")?;
     }
     Ok(())
 }
 
 /// What building mmwatch takes besides cargo: a C compiler, for zstd and for ring. Asked before
-/// the build, whose own message about it is long.
+/// the build, which says it at length.
 pub fn compiler() -> Result<()> {
     ensure!(
         process::exists("cc"),
@@ -215,7 +216,7 @@ pub fn packages(wanted: &[(&str, &[Package])], yes: bool) -> Result<()> {
     let names = all.join(" ");
     ensure!(
         process::exists("apt-get"),
-        "these are installed on Debian only: {names}; install their like by hand"
+        "apt-get is missing, so install these, or what has their programs here, by hand: {names}"
     );
     ensure!(
         workspace::is_root()?,
@@ -267,15 +268,25 @@ fn confirm(question: &str) -> Result<bool> {
     Ok(answer.ends_with('\n') && matches!(answer.trim(), "" | "y" | "Y" | "yes"))
 }
 
-/// Names of those of `packages` that are not installed, and whose program is not here either.
+/// Names of those of `packages` that are not installed, and that have no program here either.
 pub fn missing(packages: &[Package]) -> Result<Vec<&'static str>> {
     let absent: Vec<_> = packages
         .iter()
         .filter(|package| !package.program.is_some_and(in_path))
         .map(|package| package.name)
         .collect();
-    if absent.is_empty() || !process::exists("dpkg-query") {
+    if absent.is_empty() {
         return Ok(absent);
+    }
+    if !process::exists("dpkg-query") {
+        // Only programs can be found elsewhere than on Debian; whether a library is missing shows
+        // when it is used.
+        let programs = packages.iter().filter(|package| package.program.is_some());
+        let is_absent = |name: &&str| absent.contains(name);
+        return Ok(programs
+            .map(|package| package.name)
+            .filter(is_absent)
+            .collect());
     }
     // Fails when it does not know one of the packages, and lists the others.
     let output = Command::new("dpkg-query")

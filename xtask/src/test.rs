@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long)]
     full: bool,
     /// Only the VMs from this one on, such as 6.12-kprobe: for a run that was stopped there
-    #[arg(long, value_name = "CELL", requires = "full")]
+    #[arg(long, value_name = "CELL", requires = "full", conflicts_with = "quick")]
     from_cell: Option<CellName>,
 }
 
@@ -50,18 +50,25 @@ const TEST_GIB: u64 = 12;
 /// Runs the checks of one size, and lists all that failed at the end. Only where nothing can
 /// be built is there no point in going on.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    if let Some(from) = &options.from_cell {
+        vm::is_cell_of(vm::Size::Full, from)?;
+    }
     let (needs, gib) = if options.quick {
         (&Need::QUICK[..], QUICK_GIB)
+    } else if options.from_cell.is_some() {
+        (&[][..], TEST_GIB)
     } else if options.full {
         (&Need::FULL[..], TEST_GIB)
     } else {
         (&Need::TEST[..], TEST_GIB)
     };
-    setup::ensure_for(needs)?;
     setup::compiler()?;
     has_room(workspace, gib)?;
 
     let mut checks = Checks::default();
+    if !checks.step("setup", || setup::ensure_for(needs)) {
+        return Ok(checks.summary(disk_bytes(&workspace.target())));
+    }
     if let Some(from) = &options.from_cell {
         checks.step("kernel tests in VMs", || {
             vm::test(workspace, &vm::Size::Full, Some(from))
@@ -235,10 +242,11 @@ fn has_room(workspace: &Workspace, gib: u64) -> Result<()> {
         .and_then(|line| line.trim().parse().ok())
         .with_context(|| format!("cannot read `{text}` of df"))?;
     // What an earlier run has built is not built again.
-    let there = disk_bytes(&target) >> 30;
+    let there = disk_bytes(&target).unwrap_or(0) >> 30;
     if free + there < gib {
         bail!(
-            "a run takes {gib} GiB and only {free} GiB are free at {}; make room, or point              CARGO_TARGET_DIR elsewhere",
+            "a run takes {gib} GiB, and only {free} GiB are free at {}; make room, then run this \
+             again",
             target.display()
         );
     }
@@ -246,13 +254,11 @@ fn has_room(workspace: &Workspace, gib: u64) -> Result<()> {
 }
 
 /// What a directory takes on disk.
-fn disk_bytes(dir: &Path) -> u64 {
+fn disk_bytes(dir: &Path) -> Option<u64> {
     let mut du = Command::new("du");
-    du.args(["--summarize", "--bytes"]).arg(dir);
-    process::quiet_stdout(&mut du)
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    du.args(["--summarize", "--block-size=1"]).arg(dir);
+    let text = process::quiet_stdout(&mut du).ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod otlp;
 
 use std::{
-    fmt, fs,
+    fmt,
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use self::otlp::{Endpoint, Otlp, OtlpSettings, Protocol};
 use crate::{
+    agent::trusted::{self, Readers},
     churn::By,
     cli::{HooksArg, ScopeArg, by_parser},
     error::{Error, Result},
@@ -381,7 +382,7 @@ impl Origin {
     /// [`Error::Usage`] for what is wrong with it.
     pub fn load(&self) -> Result<Config> {
         let path = self.path();
-        let file = match fs::read_to_string(path) {
+        let file = match trusted::read_text(path, Readers::Everybody) {
             Ok(text) => Settings::parse(&text, path)?,
             Err(error) if error.kind() == ErrorKind::NotFound && self.file.is_none() => {
                 Settings::default()

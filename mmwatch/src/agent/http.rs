@@ -11,7 +11,7 @@ use axum::{
     extract::{Path, Query, Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
+        header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -200,12 +200,31 @@ async fn ready(State(site): State<Site>) -> Response {
     }
 }
 
-async fn metrics_text(State(site): State<Site>) -> Response {
+/// Whether a client wants the older text of metrics: it asks for plain text and does not know
+/// OpenMetrics.
+fn wants_plain(headers: &HeaderMap) -> bool {
+    let accepts = |kind: &str| {
+        let values = headers.get_all(ACCEPT).iter();
+        let mut values = values.filter_map(|value| value.to_str().ok());
+        values.any(|value| value.contains(kind))
+    };
+    accepts("text/plain") && !accepts("application/openmetrics-text")
+}
+
+async fn metrics_text(State(site): State<Site>, headers: HeaderMap) -> Response {
     let Told { health, system, .. } = &site.0.told;
     let books = site.0.books.as_ref().map(Books::accounts);
     let sources = metrics::Sources::look(health, &system.proc, books, Instant::now());
-    match metrics::text(sources.metrics()) {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+    let (text, kind) = if wants_plain(&headers) {
+        (
+            metrics::plain(&sources.metrics()),
+            metrics::PLAIN_CONTENT_TYPE,
+        )
+    } else {
+        (metrics::text(sources.metrics()), metrics::CONTENT_TYPE)
+    };
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -313,6 +332,27 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_older_text_is_for_those_who_ask_for_it() {
+        let wants = |accept: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(ACCEPT, value.parse().unwrap());
+            }
+            wants_plain(&headers)
+        };
+        assert!(wants(&["text/plain"]));
+        assert!(wants(&["text/html", "text/plain;version=0.0.4;q=0.5"]));
+        for accept in [
+            &[][..],
+            &["*/*"],
+            // As Prometheus asks.
+            &["application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"],
+        ] {
+            assert!(!wants(accept), "{accept:?}");
+        }
+    }
 
     #[test]
     fn only_names_of_this_machine_pass() {

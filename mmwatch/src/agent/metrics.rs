@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 use self::metric::one;
 pub use self::{
     metric::{Kind, Labels, Metric, Row, Unit, Value},
-    text::{CONTENT_TYPE, text},
+    text::{CONTENT_TYPE, PLAIN_CONTENT_TYPE, plain, text},
 };
 use super::{
     lifecycle::{Health, Snapshot},

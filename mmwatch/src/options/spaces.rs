@@ -78,7 +78,8 @@ pub(super) fn maps(args: &MapsArgs, system: &System) -> Result<Maps> {
             "--picture is for people and -o json for programs; leave one of them out",
         ));
     }
-    for &pid in &args.pid {
+    // Of several, each is checked when it is its turn: one that is gone hides no other.
+    if let &[pid] = args.pid.as_slice() {
         check_space(pid, "maps", system)?;
     }
     Ok(Maps {
@@ -114,7 +115,11 @@ pub(super) fn watch_maps(
 }
 
 /// Whether a number is that of a process, which has an address space of its own.
-fn check_space(pid: u32, command: &str, system: &System) -> Result<()> {
+///
+/// # Errors
+///
+/// [`error::Error::Usage`] where it is a thread's, or nobody's.
+pub fn check_space(pid: u32, command: &str, system: &System) -> Result<()> {
     if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
         return Err(usage(format!(
             "{pid} is a thread of process {tgid}, and its mappings are the process's; use \

@@ -5,7 +5,7 @@ use std::{
     io, mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -21,7 +21,7 @@ use super::{
     gap::{Cause, Gap},
     header::Header,
     look::Look,
-    writer::{Block, Message, Outcome, Writer},
+    writer::{Block, Message, Outcome, Signals, Writer},
 };
 use crate::{
     churn::Churn,
@@ -69,6 +69,11 @@ pub struct Recorder {
     said_limits: Option<Limits>,
     /// Knows when the sums of a process are final.
     churn: Churn,
+    /// Processes with final sums, and the time of the first look with these, until such a look
+    /// is written.
+    over: FxHashMap<ProcessKey, u64>,
+    /// The time of the last look that was written, which the writer sets.
+    written_boot_ns: Arc<AtomicU64>,
 }
 
 impl Recorder {
@@ -83,7 +88,12 @@ impl Recorder {
         let said_limits = Some(header.limits);
         let (queue, messages) = sync_channel(QUEUE);
         let (give_back, spare) = sync_channel(QUEUE);
-        let writer = Writer::new(destination, header, Arc::clone(&is_full), give_back)?;
+        let written_boot_ns = Arc::new(AtomicU64::new(0));
+        let signals = Signals {
+            is_full: Arc::clone(&is_full),
+            written_boot_ns: Arc::clone(&written_boot_ns),
+        };
+        let writer = Writer::new(destination, header, signals, give_back)?;
         let writer = thread::Builder::new()
             .name("recorder".into())
             .spawn(move || writer.run(&messages))
@@ -102,6 +112,8 @@ impl Recorder {
             said_cgroups: FxHashSet::default(),
             said_limits,
             churn,
+            over: FxHashMap::default(),
+            written_boot_ns,
         })
     }
 
@@ -174,8 +186,9 @@ impl Recorder {
         }
     }
 
-    /// Hands on what there is, and what the kernel keeps. Returns the processes
-    /// whose sums are final, and may be forgotten there.
+    /// Hands on what there is, and what the kernel keeps. Returns the processes whose sums are
+    /// final and in the file, and may be forgotten there: until then each look has them, so that
+    /// one that finds no room, or a full disk, costs nothing.
     pub fn look(
         &mut self,
         look: Look,
@@ -183,10 +196,16 @@ impl Recorder {
         source: &mut impl Source,
     ) -> Vec<ProcessKey> {
         let over = self.prepare(&look, limits, source);
+        for key in over {
+            self.over.entry(key).or_insert(look.boot_ns);
+        }
         self.send();
         // Where there is no room, the next one says what this one would have.
         let _ = self.queue.try_send(Message::Look(look));
-        over
+        let written_boot_ns = self.written_boot_ns.load(Ordering::Relaxed);
+        let is_written = |boot_ns: u64| boot_ns <= written_boot_ns;
+        let written = self.over.extract_if(|_, boot_ns| is_written(*boot_ns));
+        written.map(|(key, _)| key).collect()
     }
 
     /// Ends the recording after the programs had stopped and all records were

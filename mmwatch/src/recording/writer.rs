@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender},
     },
     time::{Duration, Instant},
@@ -83,6 +83,15 @@ pub struct Outcome {
     pub is_finished: bool,
 }
 
+/// What the writer says to the watch, which never waits for it.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// Set once there may be nothing more.
+    pub(super) is_full: Arc<AtomicBool>,
+    /// The time of the last look that was written.
+    pub(super) written_boot_ns: Arc<AtomicU64>,
+}
+
 pub(super) struct Writer {
     destination: Destination,
     header: Header,
@@ -101,8 +110,7 @@ pub(super) struct Writer {
     delivered: u64,
     dropped: u64,
     failure: Option<io::Error>,
-    /// Set once there may be nothing more.
-    is_full: Arc<AtomicBool>,
+    signals: Signals,
     /// Where blocks go that are done with.
     spare: SyncSender<Vec<u8>>,
 }
@@ -112,7 +120,7 @@ impl Writer {
     pub(super) fn new(
         destination: Destination,
         header: Header,
-        is_full: Arc<AtomicBool>,
+        signals: Signals,
         spare: SyncSender<Vec<u8>>,
     ) -> Result<Self> {
         let failed = format!("writing {}", destination.path().display());
@@ -134,7 +142,7 @@ impl Writer {
             delivered: 0,
             dropped: 0,
             failure: None,
-            is_full,
+            signals,
             spare,
         };
         let begin = |writer: &mut Self| {
@@ -185,11 +193,14 @@ impl Writer {
         if self.put(Kind::Look, &difference, reserve).is_ok() {
             self.kept.note(look);
             self.last_look = look.clone();
+            self.signals
+                .written_boot_ns
+                .store(look.boot_ns, Ordering::Relaxed);
         }
     }
 
     fn finish(mut self, look: &Look) -> Outcome {
-        let why = if self.is_full.load(Ordering::Relaxed) {
+        let why = if self.signals.is_full.load(Ordering::Relaxed) {
             Why::Full
         } else {
             Why::Finished
@@ -228,7 +239,7 @@ impl Writer {
 
     /// Writes a frame, after what has to be said before it.
     fn put(&mut self, kind: Kind, payload: &[u8], reserve: u64) -> Result<(), Cause> {
-        if reserve != 0 && self.is_full.load(Ordering::Relaxed) {
+        if reserve != 0 && self.signals.is_full.load(Ordering::Relaxed) {
             return Err(Cause::Full);
         }
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
@@ -248,7 +259,7 @@ impl Writer {
                 Ok(())
             }
             Ok(false) => {
-                self.is_full.store(true, Ordering::Relaxed);
+                self.signals.is_full.store(true, Ordering::Relaxed);
                 Err(Cause::Full)
             }
             Err(error) => {

@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     let mut agent = of_boot(0) && !hooks_only;
     let mut processes = of_boot(BACKENDS.len() - 1) && !hooks_only;
     if hooks_only {
-        println!("left to the oldest and the newest kernel: all that is not about hooks");
+        println!(
+            "left to this machine and to `cargo xtask test --full`: all that is not about hooks"
+        );
     }
     // The matrix of VMs names backends.
     let mut local = wanted.is_none();

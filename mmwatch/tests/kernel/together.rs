@@ -27,7 +27,7 @@ pub enum Program {
     Calls,
     /// Calls that fail, and notes of them.
     Failures,
-    /// Calls that are refused for reasons that are told, and notes of them.
+    /// Calls that are refused, with the reasons, and notes of them.
     Refusals,
     /// A shell, a child of it that becomes another program, and both ends.
     Shell,
@@ -42,7 +42,7 @@ pub enum Program {
 }
 
 /// Those that cases watch without a filter. Not the threads: on a preemptible kernel they
-/// have it skip programs, and what is skipped is told for a run as a whole.
+/// have it skip programs, and the ledger counts skips for a run as a whole.
 const SHARED: [Program; 8] = [
     Program::Calls,
     Program::Failures,
@@ -190,7 +190,7 @@ pub fn watch(backend: &str, program: Program) -> Seen {
 }
 
 /// What one run saw of a program. None where the kernel skipped something each time, which
-/// may be of any program, or where the processes of one cannot be told from another's.
+/// may be of any program, or where the processes of one are not distinct from another's.
 fn shared(backend: &str, program: Program) -> Option<Seen> {
     static RUNS: Mutex<BTreeMap<String, Option<Vec<Seen>>>> = Mutex::new(BTreeMap::new());
     let place = SHARED.iter().position(|shared| *shared == program)?;

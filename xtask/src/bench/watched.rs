@@ -90,10 +90,12 @@ pub fn programs(setting: &Setting, modes: &[Mode], scratch: &Path) -> Result<Tab
 /// the tools, which goes by its name.
 const REDIS: &str = r#"
 set -e
+for program in redis-check-rdb redis-cli redis-benchmark; do command -v "$program"; done
 dir=$(mktemp -d)
 trap 'rm -r "$dir"' EXIT
 (exec -a redis-server redis-check-rdb --port 0 --unixsocket "$dir/socket" --save '') &
-until redis-cli -s "$dir/socket" ping; do sleep 0.01; done
+server=$!
+until redis-cli -s "$dir/socket" ping; do kill -0 "$server"; sleep 0.01; done
 redis-benchmark -s "$dir/socket" -n 30000 -t set,get -d 4096 -r 10000
 redis-cli -s "$dir/socket" shutdown nosave || true
 wait

@@ -184,7 +184,7 @@ fn install_linker() -> Result<()> {
             &format!("llvm-{LLVM}"),
         ])
         .env("LLVM_PREFIX", LLVM_PREFIX);
-    process::run(&mut install)?;
+    process::run(&mut install).context("bpf-linker cannot be built; is there a network?")?;
     if !has_linker() {
         bail!("bpf-linker is installed, but does not run: is cargo's bin directory in PATH?");
     }

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-/// Disk that a run may take, in GiB.
-const MOST_GIB: f64 = 12.0;
+/// Disk that a run may take.
+const MOST_BYTES: u64 = 12 << 30;
 
 /// The checks of one run, in the order in which they ended.
 pub struct Checks {
@@ -34,6 +34,16 @@ impl Default for Checks {
             steps: Vec::new(),
         }
     }
+}
+
+fn disk(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 30);
+    let more = if bytes > MOST_BYTES {
+        ", which is more than the 12 GiB that a fresh run may take"
+    } else {
+        ""
+    };
+    format!("{}.{} GiB in target{more}", tenths / 10, tenths % 10)
 }
 
 /// Does something and says how long it took.
@@ -85,18 +95,13 @@ impl Checks {
     }
 
     /// Prints where the time went, what failed, and the disk that `target` takes.
-    pub fn summary(&self, disk_bytes: u64) -> ExitCode {
+    pub fn summary(&self, disk_bytes: Option<u64>) -> ExitCode {
         let total = self.start.elapsed();
         print!("\n{}", self.table(total));
-        // Exact enough for a sum of this size.
-        #[expect(clippy::cast_precision_loss, reason = "a figure with one decimal")]
-        let gib = disk_bytes as f64 / f64::from(1 << 30);
-        let more = if gib > MOST_GIB {
-            ", which is more than a fresh run may take"
-        } else {
-            ""
-        };
-        println!("disk: {gib:.1} GiB in target{more}");
+        match disk_bytes {
+            Some(bytes) => println!("disk: {}", disk(bytes)),
+            None => println!("disk: du cannot read target"),
+        }
 
         let failures: Vec<_> = self
             .steps
@@ -154,8 +159,8 @@ mod tests {
         assert_eq!(checks.value("third", || Ok(3)), Some(3));
         let failures: Vec<_> = checks.steps.iter().map(|step| &step.failure).collect();
         assert_eq!(failures, [&Some("no".to_owned()), &None, &None]);
-        assert_eq!(checks.summary(0), ExitCode::FAILURE);
-        assert_eq!(Checks::default().summary(0), ExitCode::SUCCESS);
+        assert_eq!(checks.summary(None), ExitCode::FAILURE);
+        assert_eq!(Checks::default().summary(None), ExitCode::SUCCESS);
     }
 
     #[test]
@@ -166,7 +171,14 @@ mod tests {
             checks.step("meanwhile", || Ok(()));
             checks.join("VMs", beside);
         });
-        assert_eq!(checks.summary(0), ExitCode::FAILURE);
+        assert_eq!(checks.summary(None), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn disk_is_in_gib() {
+        assert_eq!(disk(0), "0.0 GiB in target");
+        assert_eq!(disk(6_800_000_000), "6.3 GiB in target");
+        assert!(disk(MOST_BYTES + 1).contains("more than"));
     }
 
     #[test]

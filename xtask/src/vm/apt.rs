@@ -116,7 +116,8 @@ impl Apt {
             .arg("install")
             .args(packages)
             .stdout(Stdio::null());
-        process::run(&mut download)?;
+        process::run(&mut download)
+            .with_context(|| format!("cannot fetch {}; is there a network?", packages.join(" ")))?;
         // Where every Debian has them by now: packages name either place.
         for name in ["bin", "sbin", "lib", "lib64"] {
             let (link, merged) = (dir.join(name), Path::new("usr").join(name));

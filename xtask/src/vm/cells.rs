@@ -115,6 +115,15 @@ pub fn of_size(size: Size, from: Option<&CellName>) -> Result<Vec<Wanted>> {
     Ok(cells)
 }
 
+/// Whether a size has this cell.
+///
+/// # Errors
+///
+/// It has not; the message has the names of those that it has.
+pub fn is_cell_of(size: Size, cell: &CellName) -> Result<()> {
+    of_size(size, Some(cell)).map(|_| ())
+}
+
 /// Each kernel with each backend and all cases, in this order.
 pub fn product(series: &[String], hooks: &[Hooks]) -> Vec<Wanted> {
     series

@@ -27,7 +27,7 @@ use clap::ValueEnum;
 use crate::{build, process, workspace::Workspace};
 pub use apt::debian_mirror;
 use cells::Wanted;
-pub use cells::{CellName, Size};
+pub use cells::{CellName, Size, is_cell_of};
 use console::{Console, Outcome};
 pub use counted::{all_series, counted};
 use initramfs::Rootfs;
@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Build nothing: a VM with busybox alone, to look at a kernel
-    #[arg(long, requires = "command")]
+    #[arg(long, requires = "command", conflicts_with = "hooks")]
     bare: bool,
     /// Also put FILE, a static executable, into the VM's /bin (may be repeated)
     #[arg(long, value_name = "FILE", requires = "command")]

@@ -50,7 +50,7 @@ pub fn boot(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start QEMU")?;
+        .context("cannot start setpriv, which starts QEMU; install util-linux")?;
     let output = qemu.stdout.take().context("QEMU has no stdout")?;
 
     // A thread of its own reads, for a pipe's read cannot be given a deadline.

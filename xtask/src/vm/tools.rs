@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::apt::Apt;
 use crate::process;
 
-/// The release of Debian whose QEMU it is.
+/// The release of Debian that they are of.
 const SUITE: &str = "bookworm";
 const PACKAGES: [&str; 4] = ["qemu-system-x86", "busybox-static", "coreutils", "runc"];
 
@@ -27,7 +27,8 @@ impl Tools {
     pub fn get(vm_dir: &Path) -> Result<Self> {
         let root = vm_dir.join("tools");
         let tools = Self { root: root.clone() };
-        if root.is_dir() {
+        let (listed, list) = (root.join("packages"), PACKAGES.join("\n"));
+        if fs::read_to_string(&listed).is_ok_and(|listed| listed == list) {
             return Ok(tools);
         }
         ensure!(
@@ -43,6 +44,9 @@ impl Tools {
         fs::create_dir_all(&staging)
             .with_context(|| format!("cannot make {}", staging.display()))?;
         apt.unpack(SUITE, &PACKAGES, &staging)?;
+        fs::write(staging.join("packages"), list)?;
+        // Of another list.
+        let _ = fs::remove_dir_all(&root);
         fs::rename(&staging, &root)
             .with_context(|| format!("cannot move QEMU to {}", root.display()))?;
         Ok(tools)

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    fs::Permissions,
+    fs::{Metadata, Permissions},
     io, mem,
     net::TcpListener as StdTcpListener,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
@@ -34,7 +34,10 @@ use tokio::{
 
 use super::Site;
 use crate::{
-    agent::config::{Config, Listen},
+    agent::{
+        config::{Config, Listen},
+        trusted,
+    },
     error::{Error, Result},
 };
 
@@ -73,7 +76,7 @@ pub enum Door {
     /// On an address.
     Tcp(StdTcpListener),
     /// On a socket with a name, which is gone when this is dropped.
-    Unix(StdUnixListener, PathBuf),
+    Unix(StdUnixListener, Name),
 }
 
 impl Door {
@@ -85,7 +88,7 @@ impl Door {
     pub fn open(listen: &Listen) -> Result<Self> {
         let opened = match listen {
             Listen::Tcp(address) => StdTcpListener::bind(address).map(Self::Tcp),
-            Listen::Unix(path) => bind(path).map(|listener| Self::Unix(listener, path.clone())),
+            Listen::Unix(path) => bind(path).map(|(listener, name)| Self::Unix(listener, name)),
         };
         opened.map_err(Error::io(format!("listening on {listen}")))
     }
@@ -93,24 +96,58 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Somebody may have been faster.
-            let _ = fs::remove_file(path);
+        if let Self::Unix(_, name) = self {
+            name.remove();
         }
     }
 }
 
-/// A socket for its owner and group, in the place of one that nobody listens on.
-fn bind(path: &Path) -> io::Result<StdUnixListener> {
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-        && StdUnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
+/// Where a socket is, and which file that is.
+pub struct Name {
+    path: PathBuf,
+    /// Device, inode and time of the last change: an inode is soon that of another file.
+    file: (u64, u64, i64, i64),
+}
+
+impl Name {
+    fn new(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: (
+                metadata.dev(),
+                metadata.ino(),
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            ),
+        })
+    }
+
+    /// Removes the file, unless another has its name now.
+    fn remove(&self) {
+        let is_same = Self::new(&self.path).is_ok_and(|now| now.file == self.file);
+        if is_same {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A socket for its owner and group, in the place of one of our own user's that nobody listens
+/// on: what an agent leaves that was killed.
+fn bind(path: &Path) -> io::Result<(StdUnixListener, Name)> {
+    let own_user = trusted::own_user()?;
+    let is_left = |metadata: Metadata| {
+        metadata.file_type().is_socket()
+            && metadata.uid() == own_user
+            && StdUnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if fs::symlink_metadata(path).is_ok_and(is_left) {
         fs::remove_file(path)?;
     }
     let listener = StdUnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    Ok(listener)
+    Ok((listener, Name::new(path)?))
 }
 
 /// A door in the event loop.
@@ -222,4 +259,30 @@ async fn converse(
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_ANSWER, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_of_its_own_is_removed() {
+        let path = std::env::temp_dir().join(format!("mmwatch-socket-{}", std::process::id()));
+        let (first, name) = bind(&path).unwrap();
+        // Somebody listens.
+        assert_eq!(bind(&path).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        // Nobody does: what was left is replaced, and the first one's end leaves the second.
+        drop(first);
+        let (second, next) = bind(&path).unwrap();
+        name.remove();
+        assert!(path.exists());
+        next.remove();
+        assert!(!path.exists());
+        drop(second);
+
+        fs::write(&path, "not a socket").unwrap();
+        assert!(bind(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "not a socket");
+        fs::remove_file(&path).unwrap();
+    }
 }

@@ -1,10 +1,13 @@
 //! The word that opens the door.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::path::Path;
 
 use subtle::ConstantTimeEq as _;
 
-use crate::error::{Error, Result};
+use crate::{
+    agent::trusted::{self, Readers},
+    error::{Error, Result},
+};
 
 /// Shortest token: shorter ones can be guessed.
 const MIN_BYTES: usize = 16;
@@ -18,17 +21,11 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] where it cannot be read, can be read by everybody, or is too short.
+    /// [`Error::Usage`] where it cannot be read or trusted ([`trusted::read`]), or is too short.
     pub fn read(path: &Path) -> Result<Self> {
         let wrong =
             |what: String| Error::Usage(format!("the token file {}: {what}", path.display()));
-        let mode = fs::metadata(path)
-            .map_err(|error| wrong(error.to_string()))?
-            .mode();
-        if mode & 0o007 != 0 {
-            return Err(wrong("everybody may read it; use chmod 600".to_owned()));
-        }
-        let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let text = trusted::read(path, Readers::Group).map_err(|error| wrong(error.to_string()))?;
         let token = text.trim_ascii();
         if token.len() < MIN_BYTES || !token.iter().all(u8::is_ascii_graphic) {
             return Err(wrong(format!(
@@ -51,7 +48,7 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+    use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -118,6 +118,35 @@ fn names_are_escaped_and_numbers_are_those_of_the_report() {
 }
 
 #[test]
+fn the_older_text_has_the_same_samples() {
+    let metrics = sources(Some(snapshot(By::Process, 9))).metrics();
+    let (plain, text) = (plain(&metrics).unwrap(), text(metrics).unwrap());
+    let number = |text: &str| {
+        let samples = samples(text);
+        let all = samples
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        all.collect::<Vec<_>>()
+    };
+    assert_eq!(number(&plain), number(&text));
+    assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"));
+    // Each sample is of the metric that was declared last.
+    let mut declared = "";
+    for line in plain.lines() {
+        if let Some(of) = line.strip_prefix("# TYPE ") {
+            declared = of.split(' ').next().unwrap();
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert_eq!(name, declared, "{line}");
+        }
+    }
+    for help in text.lines().filter(|line| line.starts_with("# HELP ")) {
+        let help = help.splitn(4, ' ').last().unwrap();
+        assert!(plain.contains(help), "{help}");
+    }
+}
+
+#[test]
 fn vmas_of_all_processes_add_up() {
     let text = written(Some(snapshot(By::Process, 1)));
     let samples = samples(&text);

@@ -1,6 +1,6 @@
-//! Metrics as the text of OpenMetrics.
+//! Metrics as text: that of OpenMetrics, and the older one of Prometheus.
 
-use std::fmt::{Error, Result};
+use std::fmt::{Display, Error, Result, Write as _};
 
 use prometheus_client::{
     collector::Collector,
@@ -10,6 +10,9 @@ use prometheus_client::{
 };
 
 use super::metric::{Kind, Metric, Row, Unit, Value};
+
+/// The type of the older text.
+pub const PLAIN_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +27,50 @@ pub fn text(metrics: Vec<Metric>) -> std::result::Result<String, Error> {
     registry.register_collector(Box::new(Collected(metrics)));
     let mut text = String::new();
     encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// Writes all of them in the older text, which has no units and no end, and in which a counter
+/// is called what its samples are.
+///
+/// # Errors
+///
+/// None that a text in memory has.
+pub fn plain(metrics: &[Metric]) -> std::result::Result<String, Error> {
+    let mut text = String::new();
+    for metric in metrics {
+        let unit = match metric.unit {
+            Some(Unit::Bytes) => "_bytes",
+            Some(Unit::Seconds) => "_seconds",
+            None => "",
+        };
+        let (suffix, kind) = match metric.kind {
+            Kind::Counter => ("_total", "counter"),
+            Kind::Level | Kind::Gauge => ("", "gauge"),
+            Kind::Info => ("_info", "gauge"),
+        };
+        let name = format!("{}{unit}{suffix}", metric.name);
+        writeln!(text, "# HELP {name} {}.", metric.help)?;
+        writeln!(text, "# TYPE {name} {kind}")?;
+        for row in &metric.rows {
+            let value: &dyn Display = match &row.value {
+                Value::Count(count) => count,
+                Value::Number(number) => number,
+            };
+            let mut between = '{';
+            text.push_str(&name);
+            for (label, of) in &row.labels {
+                let of = of
+                    .replace('\\', r"\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', r"\n");
+                write!(text, "{between}{label}=\"{of}\"")?;
+                between = ',';
+            }
+            let end = if row.labels.is_empty() { "" } else { "}" };
+            writeln!(text, "{end} {value}")?;
+        }
+    }
     Ok(text)
 }
 

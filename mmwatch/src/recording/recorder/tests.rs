@@ -483,6 +483,57 @@ fn what_finds_no_room_is_a_gap() {
     assert_eq!(summary.losses[0].until_boot_ns, block.until_boot_ns);
 }
 
+/// Looks at a process, then at its absence; returns what may be forgotten at each.
+fn looks_at_an_end(session: &mut Session, boot_ns: &[u64]) -> Vec<Vec<ProcessKey>> {
+    let looks = boot_ns.iter().enumerate().map(|(number, &boot_ns)| {
+        let mut look = session.look(boot_ns);
+        if number > 0 {
+            look.listed.clear();
+        }
+        let over = session.recorder.look(look, limits(), &mut session.answers);
+        // Until the writer has dealt with it.
+        let written = Arc::clone(&session.recorder.written_boot_ns);
+        while !session.recorder.is_full() && written.load(Ordering::Relaxed) < boot_ns {
+            thread::yield_now();
+        }
+        over
+    });
+    looks.collect()
+}
+
+#[test]
+fn sums_are_forgotten_once_they_are_written() {
+    let scratch = Scratch::new("over");
+    let mut session = Session::new(&scratch.file("rec"), Size::default());
+    session.record(&records::grow(0));
+    let over = looks_at_an_end(&mut session, &[2, 3]);
+    // Not at the look that is the first to have them as final: it is not written yet.
+    assert_eq!(over, [vec![], vec![ProcessKey::new(10, 900)]]);
+    session.finish(4);
+}
+
+#[test]
+fn sums_that_are_not_written_are_not_forgotten() {
+    let scratch = Scratch::new("kept");
+    let path = scratch.file("rec");
+    let size = Size {
+        max_bytes: Some(1 << 20),
+        ..Size::default()
+    };
+    let mut session = Session::new(&path, size);
+    session.tick(2);
+    for record in noise(30_000, 1) {
+        session.record(&record);
+    }
+    session.recorder.send();
+    while !session.recorder.is_full() {
+        thread::yield_now();
+    }
+    let over = looks_at_an_end(&mut session, &[3, 4, 5, 6, 7]);
+    assert!(over.concat().is_empty(), "{over:?}");
+    session.finish(8);
+}
+
 #[test]
 fn what_was_handed_on_is_written_without_an_end_too() {
     let scratch = Scratch::new("endless");

@@ -7,13 +7,23 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::text::is_harmful;
 
+/// The one control character that JSON lets through.
+const DEL: u8 = 0x7f;
+
 /// Appends a value as one line.
 ///
 /// # Errors
 ///
 /// What serializing says.
 pub fn write_line(buffer: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
-    line.serialize(&mut Serializer::with_formatter(&mut *buffer, Harmless))?;
+    let start = buffer.len();
+    serde_json::to_writer(&mut *buffer, line)?;
+    // Nearly every line is ASCII, of which JSON itself escapes all that is harmful but DEL.
+    let written = buffer.get(start..).unwrap_or_default();
+    if !written.is_ascii() || written.contains(&DEL) {
+        buffer.truncate(start);
+        line.serialize(&mut Serializer::with_formatter(&mut *buffer, Harmless))?;
+    }
     buffer.push(b'\n');
     Ok(())
 }
@@ -27,10 +37,6 @@ impl Formatter for Harmless {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        // Nearly every text is ASCII, of which JSON itself escapes all that is harmful but DEL.
-        if fragment.bytes().all(|byte| byte < 0x7f) {
-            return writer.write_all(fragment.as_bytes());
-        }
         let mut rest = fragment;
         while let Some((start, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
             writer.write_all(&rest.as_bytes()[..start])?;

@@ -50,7 +50,7 @@ pub fn a_running_process_is_watched_by_pid(backend: &str) {
 }
 
 pub fn the_command_s_exit_code_is_passed_on(backend: &str) {
-    // Whoever is watched, that mmwatch itself ends with 0 is asserted on the way.
+    // `together` asserts that mmwatch itself ends with 0.
     let seen = together::watch(backend, Program::True);
     let trace = trace(backend, &[], &workload(&["exit", "7"]));
     for (trace, code) in [(&seen.trace, 0), (&trace, 7)] {

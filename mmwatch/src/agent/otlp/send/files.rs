@@ -1,6 +1,6 @@
 //! What requests need from files: headers, and whose certificates are trusted.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::{
@@ -9,23 +9,21 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    agent::trusted::{self, Readers},
+    error::{Error, Result},
+};
 
 /// Reads headers, one `name: value` a line. Empty lines and those with `#` first say nothing.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] where the file cannot be read, can be read by everybody, or has
+/// [`Error::Usage`] where the file cannot be read or trusted ([`trusted::read`]), or has
 /// something else in it.
 pub(super) fn headers(path: &Path) -> Result<HeaderMap> {
     let wrong = |what: String| Error::Usage(format!("the headers file {}: {what}", path.display()));
-    let mode = fs::metadata(path)
-        .map_err(|error| wrong(error.to_string()))?
-        .mode();
-    if mode & 0o007 != 0 {
-        return Err(wrong("everybody may read it; use chmod 600".to_owned()));
-    }
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text =
+        trusted::read_text(path, Readers::Group).map_err(|error| wrong(error.to_string()))?;
     let mut headers = HeaderMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -117,7 +115,7 @@ pub(super) fn tls(authorities: RootCertStore) -> Result<ClientConfig> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+    use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
