@@ -507,8 +507,9 @@ fn sums_are_forgotten_once_they_are_written() {
     let mut session = Session::new(&scratch.file("rec"), Size::default());
     session.record(&records::grow(0));
     let over = looks_at_an_end(&mut session, &[2, 3]);
-    // Not at the look that is the first to have them as final: it is not written yet.
-    assert_eq!(over, [vec![], vec![ProcessKey::new(10, 900)]]);
+    // At the look that is the first to have them as final, if the writer is quick, else at the
+    // next one.
+    assert_eq!(over.concat().first(), Some(&ProcessKey::new(10, 900)));
     session.finish(4);
 }
 
