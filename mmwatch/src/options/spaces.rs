@@ -118,7 +118,7 @@ pub(super) fn watch_maps(
 ///
 /// # Errors
 ///
-/// [`error::Error::Usage`] where it is a thread's, or nobody's.
+/// [`Error::Usage`](crate::error::Error::Usage) where it is a thread's, or nobody's.
 pub fn check_space(pid: u32, command: &str, system: &System) -> Result<()> {
     if let PidKind::ThreadOf(tgid) = system.proc.pid_kind(pid)? {
         return Err(usage(format!(
