@@ -175,7 +175,10 @@ pub fn watches(pid: u32) -> Option<bool> {
     let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
     let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
     let is_zombie = text.contains("\nState:\tZ");
-    (!is_zombie).then_some(mask & 1 << (libc::SIGINT - 1) != 0)
+    let catches = |signal: i32| mask & 1 << (signal - 1) != 0;
+    // An exec keeps the handlers of the program before for a moment after `/proc/PID/exe` is the
+    // new one. runc, which is written in Go, catches SIGURG too; mmwatch does not.
+    (!is_zombie).then_some(catches(libc::SIGINT) && !catches(libc::SIGURG))
 }
 
 /// Asks a trace to end.
